@@ -1,0 +1,97 @@
+"""The frozen records that travel between the stages. Units: eV, Å, fs, K.
+
+Arrays are NumPy, shapes in brackets: N atoms, T time steps, M committee members.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A geometry and where it came from.
+
+    Attributes
+    ----------
+    numbers : [N] atomic numbers.
+    positions : [N, 3] Å.
+    cell : [3, 3] lattice vectors in rows, Å; zeros where there is no cell.
+    pbc : [3] periodic directions.
+    origin : what made it: ``initial``, ``pull``, ``path``, ``noise``, ...
+    round : the round of active learning that made it.
+    walker, step : the trajectory and its time step, -1 where that means nothing.
+    cv : value of the collective variable, in the variable's unit.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: Array
+    cell: Array = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+    origin: str = ""
+    round: int = -1
+    walker: int = -1
+    step: int = -1
+    cv: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What the engine says of a frame: energy [eV], forces [N, 3] [eV/Å], the hash of the engine's settings."""
+
+    energy: float
+    forces: Array
+    engine: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FailedLabel:
+    """A frame that got no label, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledFrame:
+    """A frame with its label: one row of a data set."""
+
+    frame: Frame
+    label: Label
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One walker's drive along the event. Row t of every array is the same instant.
+
+    Attributes
+    ----------
+    walker, seed : which walker, and the seed of its velocities.
+    steps : [T] time steps since the drive began (after relaxation).
+    cv : [T] collective variable.
+    work : [T] accumulated work of the drive, eV; zeros where the sampler does no work.
+    energy : [T] committee-mean potential energy, eV.
+    energy_std : [T] population std of the members' energies, eV.
+    force_std : [T] largest per-atom force std (norm of the vector std), eV/Å.
+    positions : [T, N, 3] unwrapped, Å.
+    note : empty, or why the trajectory was cut short ("lost atoms", "not finite", ...).
+    """
+
+    walker: int
+    seed: int
+    steps: NDArray[np.int64]
+    cv: Array
+    work: Array
+    energy: Array
+    energy_std: Array
+    force_std: Array
+    positions: Array
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.steps)
