@@ -1,0 +1,276 @@
+"""The YAML as a frozen tree: every section is the `Config` of the stage that it configures.
+
+`KINDS` says which module a section's ``kind`` stands for; a kind with a dot in it is the dotted path of anyone's own
+module. Modules are imported only when their section is read, and the ones here import nothing heavy to be read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
+
+from rareal.complaints import Problem, closest, join, problems
+from rareal.errors import ConfigError
+from rareal.records import Frame
+from rareal.schema import Misfit, Section
+from rareal.structure import read_structure
+from rareal.units import KCAL_MOL, Energy
+from rareal.yamlfile import KeyPath, YamlFile, read_yaml
+
+FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers")
+"""Keys that may change between two runs in the same folder: they do not alter what has been computed."""
+
+
+class Labels(Section):
+    """How many labels, and how they are computed."""
+
+    workers: int = Field(2, ge=1, description="processes that label at the same time")
+    budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
+    max_failed_fraction: float = Field(0.2, ge=0, le=1, description="largest share of a batch that may fail")
+
+
+class Convergence(Section):
+    """When the run ends before its last round."""
+
+    path_error: Energy = Field(0.5 * KCAL_MOL, gt=0, description="largest error at a checked frame of the path, eV")
+    rupture_energy: Energy = Field(0.5 * KCAL_MOL, gt=0, description="error of the rupture energy E_max, eV")
+    rounds: int = Field(2, ge=1, description="rounds in a row that must meet both")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The modules that may fill a section, by kind; the first is taken where the YAML names none."""
+
+    modules: dict[str, str]
+    names_kind: bool = True
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.modules))
+
+
+KINDS: dict[str, Kinds] = {
+    "cv": Kinds({"distance": "rareal.cv"}),
+    "engine": Kinds({"tblite": "rareal.labeling.tblite"}),
+    "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
+    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "model": Kinds({"ani": "rareal.models.ani"}),
+    "training": Kinds({"committee": "rareal.training.committee"}),
+    "split": Kinds({"inherited": "rareal.data.split", "random": "rareal.data.split"}),
+    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
+    "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
+    "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
+    "augment": Kinds({"noise": "rareal.data.augment"}),
+    "check": Kinds({"path": "rareal.barrier"}),
+    "convergence": Kinds({"convergence": "rareal.config:Convergence"}, names_kind=False),
+}
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[\w][\w. -]*$", description="a short name; the YAML's own where none is given")
+    seed: StrictInt = Field(1, ge=0, description="root of every random number of the run")
+    rounds: StrictInt = Field(6, ge=1, description="rounds of active learning, the initial training included")
+    directory: Path = Field(description="the run folder, relative to the current directory")
+    structure: Path = Field(description="the starting structure, relative to the YAML; any format ASE reads")
+    reference: Path | None = Field(None, description="a folder made by `rareal reference`, relative to the current one")
+    cv: SerializeAsAny[Section]
+    engine: SerializeAsAny[Section]
+    labels: SerializeAsAny[Labels]
+    initial: SerializeAsAny[Section]
+    model: SerializeAsAny[Section]
+    training: SerializeAsAny[Section]
+    split: SerializeAsAny[Section]
+    sampler: SerializeAsAny[Section]
+    uncertainty: SerializeAsAny[Section]
+    selection: SerializeAsAny[Section]
+    augment: SerializeAsAny[Section]
+    check: SerializeAsAny[Section]
+    convergence: SerializeAsAny[Convergence]
+
+    _frame: Frame = PrivateAttr()
+    _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def frame(self) -> Frame:
+        """The starting structure."""
+        return self._frame
+
+    @property
+    def reference_folder(self) -> Path:
+        """Where the engine's own numbers are or would be: ``reference``, or a sibling of the run folder."""
+        return self.reference or self.directory.with_name(f"{self.directory.name}-reference")
+
+    def module(self, section: str) -> ModuleType:
+        """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
+        kind = self._kinds[section]
+        path = KINDS[section].modules.get(kind, kind) if section in KINDS else kind
+        return importlib.import_module(path.partition(":")[0])
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value, defaults included, in plain types; reading it back gives this configuration again."""
+        tree: dict[str, Any] = {}
+        for key, value in self.model_dump(mode="json").items():
+            # a dotted path must stay, whatever kind the foreign section calls itself
+            kind = {"kind": self._kinds[key]} if key in self._kinds else {}
+            tree[key] = {**kind, **value, **kind} if isinstance(value, dict) else value
+        return tree
+
+    def resolved_yaml(self) -> str:
+        """`resolved` as YAML text."""
+        text: str = yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
+        return text
+
+
+def load(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+) -> Config:
+    """Read and check a YAML; nothing is written.
+
+    Parameters
+    ----------
+    path : the YAML.
+    overrides : values of top-level keys that replace the file's (from the command line); None is no override.
+    kinds : the registry, `KINDS` if None.
+
+    Raises
+    ------
+    ConfigError
+        With one message that names, for everything that is wrong, the file, the key, the value and the cure.
+    """
+    kinds = KINDS if kinds is None else kinds
+    source = read_yaml(Path(path))
+    data = dict(source.data)
+    data.setdefault("name", source.path.stem)
+    data.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    data.setdefault("directory", f"runs/{data['name']}")
+    found: list[Problem] = []
+    sections: dict[str, Section] = {}
+    chosen: dict[str, str] = {}
+    for name, choice in kinds.items():
+        section = _read_section(name, choice, data.get(name), found)
+        if section is not None:
+            sections[name], kind = section
+            if kind:
+                chosen[name] = kind
+    plain = {key: value for key, value in data.items() if key not in kinds}
+    config = _assemble(plain, sections, found)
+    if config is None or found:
+        raise ConfigError(_message(source, overrides or {}, found))
+    config._kinds.update(chosen)
+    config._frame = _structure(config, source, overrides or {})
+    found.extend(_misfits(config, sections))
+    if found:
+        raise ConfigError(_message(source, overrides or {}, found))
+    return config
+
+
+def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> tuple[Section, str] | None:
+    """The section and its kind; None, with the reasons appended to ``found``, where it cannot be read."""
+    if isinstance(raw, str) and choice.names_kind:
+        raw = {"kind": raw}
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        found.append(Problem((name,), raw, "this section needs keys below it", f"write '{name}:' and indent its keys"))
+        return None
+    values = dict(raw)
+    kind = values.get("kind", choice.default) if choice.names_kind else choice.default
+    schema = _schema(name, choice, kind, found)
+    if schema is None:
+        return None
+    if "kind" not in schema.model_fields:
+        if choice.names_kind:
+            values.pop("kind", None)
+    elif kind in choice.modules:
+        values["kind"] = kind
+    elif schema.model_fields["kind"].is_required() is False:
+        values.pop("kind", None)
+    try:
+        return schema.model_validate(values), kind if choice.names_kind else ""
+    except ValidationError as error:
+        found.extend(problems(error, schema, values, (name,)))
+        return None
+
+
+def _schema(name: str, choice: Kinds, kind: Any, found: list[Problem]) -> type[Section] | None:
+    """The pydantic class behind ``kind``."""
+    own = isinstance(kind, str) and "." in kind
+    if not own and (not isinstance(kind, str) or kind not in choice.modules):
+        cure = f"use {join(choice.modules)}, or the dotted path of a module of your own"
+        guess = closest(str(kind), choice.modules)
+        found.append(Problem((name, "kind"), kind, f"there is no such kind{guess}", cure))
+        return None
+    module, _, attribute = choice.modules.get(kind, kind).partition(":")
+    try:
+        schema = getattr(importlib.import_module(module), attribute or "Config")
+    except (ImportError, AttributeError) as error:
+        if not own:
+            raise
+        cure = "install the package, or correct the path; the module needs a class `Config` and a function `build`"
+        found.append(Problem((name, "kind"), kind, f"the module cannot be used ({error})", cure))
+        return None
+    return schema  # type: ignore[no-any-return]
+
+
+def _assemble(plain: dict[str, Any], sections: Mapping[str, Section], found: list[Problem]) -> Config | None:
+    """The tree; None, with the reasons appended, where a top-level value is wrong or a section is missing."""
+    try:
+        return Config.model_validate({**plain, **sections})
+    except ValidationError as error:
+        wrong = problems(error, Config, plain, ())
+        # sections that could not be read have been complained about already
+        found.extend(problem for problem in wrong if problem.key_path[0] in plain or problem.key_path[0] not in KINDS)
+        return None
+
+
+def _structure(config: Config, source: YamlFile, overrides: Mapping[str, Any]) -> Frame:
+    try:
+        return read_structure(source.path.parent / config.structure)
+    except Misfit as misfit:
+        problem = Problem(("structure",), str(config.structure), str(misfit))
+        raise ConfigError(_message(source, overrides, [problem])) from misfit
+
+
+def _misfits(config: Config, sections: Mapping[str, Section]) -> list[Problem]:
+    """What only the whole tree shows."""
+    found: list[Problem] = []
+    for name, section in sections.items():
+        try:
+            section.check_against(config)
+        except Misfit as misfit:
+            key_path: KeyPath = (name, *misfit.field.split("."))
+            found.append(Problem(key_path, _value(section, misfit.field), str(misfit)))
+    frames = getattr(config.initial, "frames", 0)
+    if config.labels.budget < frames:
+        text = f"the initial data alone take {frames} labels (initial.frames)"
+        found.append(Problem(("labels", "budget"), config.labels.budget, text, f"raise it above {frames}"))
+    if config.reference is not None and not config.reference.is_dir():
+        cure = "make it with `rareal reference CONFIG`, or leave the key out"
+        found.append(Problem(("reference",), str(config.reference), "there is no such folder", cure))
+    return found
+
+
+def _value(section: Section, field: str) -> Any:
+    value: Any = section
+    for part in field.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _message(source: YamlFile, overrides: Mapping[str, Any], found: list[Problem]) -> str:
+    lines = []
+    for problem in found:
+        key = str(problem.key_path[0])
+        flag = "--dir" if key == "directory" else f"--{key}"
+        where = f"command line, {flag}" if overrides.get(key) is not None else source.where(problem.key_path)
+        lines.append(f"{where}: {problem}")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Reading the starting structure."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from rareal.complaints import closest
+from rareal.records import Frame
+from rareal.schema import Misfit
+
+CLOSEST = 0.3
+"""Å. Nearer than that no two nuclei are meant to be (H2: 0.74 Å); engines accept it and return nonsense."""
+
+
+def read_structure(path: Path) -> Frame:
+    """Read the last structure in ``path``, in any format that ASE knows.
+
+    Raises
+    ------
+    Misfit
+        If the file is missing, unreadable, or no sensible structure.
+    """
+    if not path.is_file():
+        names = [item.name for item in path.parent.iterdir() if item.is_file()] if path.parent.is_dir() else []
+        guess = closest(path.name, names)
+        raise Misfit("structure", f"there is no file {path}{guess}; give a path relative to the YAML")
+    import ase.io
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            atoms = ase.io.read(path)
+    except KeyError as error:
+        message = f"{path} has an unknown element {error}; correct the symbol"
+        raise Misfit("structure", message) from error
+    except Exception as error:  # every reader of ASE fails in its own way
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise Misfit("structure", f"ASE cannot read {path} ({reason}); give a complete file, e.g. XYZ") from error
+    if isinstance(atoms, list):
+        raise Misfit("structure", f"{path} holds no structure; give a complete file, e.g. XYZ")
+    frame = Frame(
+        numbers=np.asarray(atoms.numbers, dtype=np.int64),
+        positions=np.asarray(atoms.positions, dtype=np.float64),
+        cell=np.asarray(atoms.cell[:], dtype=np.float64),
+        pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
+        origin="structure",
+    )
+    _check(frame, path)
+    return frame
+
+
+def _check(frame: Frame, path: Path) -> None:
+    from scipy.spatial import cKDTree
+
+    if len(frame.numbers) < 2:
+        raise Misfit("structure", f"{path} has {len(frame.numbers)} atoms; an event needs at least two")
+    if np.any(frame.numbers < 1):
+        atom = int(np.argmax(frame.numbers < 1)) + 1
+        raise Misfit("structure", f"atom {atom} of {path} is of no known element; correct its symbol")
+    if not np.all(np.isfinite(frame.positions)):
+        atom = int(np.argmax(~np.isfinite(frame.positions).all(axis=1))) + 1
+        raise Misfit("structure", f"atom {atom} of {path} has a coordinate that is no finite number; correct it")
+    for first, second in sorted(cKDTree(frame.positions).query_pairs(CLOSEST)):
+        apart = float(np.linalg.norm(frame.positions[first] - frame.positions[second]))
+        message = f"atoms {first + 1} and {second + 1} of {path} are {apart:.3f} Å apart; correct the coordinates"
+        raise Misfit("structure", message)
