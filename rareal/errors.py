@@ -39,3 +39,7 @@ class ModelFileError(RarealError):
 
 class RunFolderError(RarealError):
     """A run folder belongs to another configuration, is locked, or lacks a stage."""
+
+
+class InstallationError(RarealError):
+    """A compiled part of rareal, LAMMPS or MPI is missing, or does not fit the rest."""
