@@ -135,7 +135,7 @@ def _describe(schema: type[BaseModel], location: KeyPath) -> tuple[type[BaseMode
         if field is None:
             # keep the description of the list or mapping that the entry belongs to
             return parent if index == len(location) - 1 and not isinstance(part, int) else None, description
-        description = field.description or ""
+        description = (field.description or "").rstrip(".")
         if index < len(location) - 1:
             parent = _model_in(field.annotation)
     return parent, description

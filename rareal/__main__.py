@@ -1,0 +1,5 @@
+"""``python -m rareal`` is ``rareal``."""
+
+from rareal.cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""The command line. Whatever is slow to import is imported inside the commands, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rareal.errors import RarealError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Active learning of neural-network potentials for rare events, coupled to LAMMPS.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML of the run.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+@app.command()
+def run(
+    config_file: ConfigFile,
+    directory: Annotated[Path | None, typer.Option("--dir", help="Run folder, instead of the YAML's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Root seed, instead of the YAML's.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the YAML's.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learn the potential; in a run folder that exists, go on where it stopped."""
+    from rareal.config import load
+
+    config = load(config_file, {"directory": directory, "seed": seed, "rounds": rounds})
+    from rareal.build import build_stages
+    from rareal.loop import run_loop
+    from rareal.progress import display
+    from rareal.rundir import RunFolder
+
+    stages = build_stages(config)
+    try:
+        with RunFolder.open(config.directory, config) as folder, display(quiet) as shown:
+            run_loop(config, folder, stages, shown)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    from rareal.report.plots import plot_run
+
+    plot_run(config.directory)
+    if not quiet:
+        typer.echo(f"Results in {config.directory}: rounds.csv, plots/")
+
+
+@app.command()
+def reference(
+    config_file: ConfigFile,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Folder of the reference, instead of the YAML's.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Velocity seeds, instead of the YAML's.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Drive the event with the label engine itself: what the learned potential is to reproduce."""
+    from rareal.config import load
+
+    config = load(config_file)
+    from rareal.build import build_reference
+    from rareal.progress import display
+
+    folder = directory or config.reference_folder
+    with display(quiet) as shown:
+        text = build_reference(config, folder, seeds, shown)
+    typer.echo(text)
+
+
+@app.command()
+def validate(config_file: ConfigFile) -> None:
+    """Read and check a YAML, and everything it names; write nothing."""
+    from rareal.config import load
+
+    config = load(config_file)
+    typer.echo(f"{config_file} is valid. All values, defaults included:\n")
+    typer.echo(config.resolved_yaml().rstrip())
+
+
+@app.command()
+def status(
+    run_folder: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Say how far a run is."""
+    from rareal.status import status as read_status
+    from rareal.status import summary
+
+    state = read_status(run_folder)
+    typer.echo(json.dumps(state, indent=1) if as_json else summary(state))
+
+
+@app.command()
+def plot(run_folder: RunArgument) -> None:
+    """Draw RUN/plots/ anew."""
+    from rareal.status import status as read_status
+
+    read_status(run_folder)  # refuses a folder that is no run
+    from rareal.report.plots import plot_run
+
+    plot_run(run_folder)
+    typer.echo(f"Plots in {run_folder / 'plots'}")
+
+
+@app.command()
+def plugin(
+    only_dir: Annotated[bool, typer.Option("--dir", help="Print the folder of the plugin and nothing else.")] = False,
+) -> None:
+    """Say where the LAMMPS plugin is and how to load it."""
+    from rareal import plugin as library
+
+    typer.echo(str(library.plugin_dir()) if only_dir else library.describe())
+
+
+def main() -> None:
+    """Entry point: an error of ours is one message and an exit code, anything else a traceback."""
+    try:
+        app()
+    except RarealError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # soft_wrap: a path in the message stays in one piece
+    Console(stderr=True).print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

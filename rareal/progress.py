@@ -1,0 +1,208 @@
+"""What the user sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from rareal.protocols import Progress
+
+FACTS = (
+    ("labels", "labels", "{:d}"),
+    ("barrier_eV", "barrier", "{:.3f} eV"),
+    ("error_kcal_mol", "off reference", "{:+.2f} kcal/mol"),
+    ("path_error_kcal_mol", "path error", "{:.2f} kcal/mol"),
+    ("rupture_energy_error_kcal_mol", "rupture energy", "{:+.2f} kcal/mol"),
+    ("rupture_force_error_percent", "rupture force", "{:+.1f} %"),
+)
+"""Columns of a row of rounds.csv worth showing: key, name, format."""
+
+
+class Display(Protocol):
+    """What the loop tells about its progress."""
+
+    def round(self, number: int, total: int) -> None:
+        """Round ``number`` (from 0) of ``total`` begins."""
+        ...
+
+    def stage(self, name: str) -> Any:
+        """A context in which a stage runs; entering it gives the `Progress` to call with (done, total)."""
+        ...
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """A round has ended with this row of rounds.csv."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        ...
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """``labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol`` from a row of rounds.csv."""
+    parts = []
+    for key, name, form in FACTS:
+        value = row.get(key)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        text = form.format(value)
+        error = row.get("barrier_se_eV") if key == "barrier_eV" else None
+        if error is not None and math.isfinite(error):
+            text = f"{value:.3f} ± {error:.3f} eV"
+        parts.append(f"{name} {text}")
+    return " · ".join(parts)
+
+
+class Silent:
+    """Says nothing."""
+
+    def round(self, number: int, total: int) -> None:
+        """See `Display`."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """See `Display`."""
+        yield lambda done, total: None
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+
+    def note(self, text: str) -> None:
+        """See `Display`."""
+
+
+class Lines:
+    """A line per event, for logs."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._head = ""
+
+    def round(self, number: int, total: int) -> None:
+        """See `Display`."""
+        self._head = f"round {number}/{total - 1}: " if number >= 0 else ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """See `Display`; the stage gets its line when it has ended."""
+        started = time.monotonic()
+        last = (0, 0)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            last = (done, total)
+
+        yield progress
+        count = f" {last[0]}/{last[1]}" if last[1] else ""
+        self._print(f"{self._head}{name}{count} ({clock(time.monotonic() - started)})")
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+        self._print(f"{self._head}{describe(row)}")
+
+    def note(self, text: str) -> None:
+        """See `Display`."""
+        self._print(f"{self._head}{text}")
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Live:
+    """A bar for the rounds and one for the stage, with the time left, below the lines of the rounds so far."""
+
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("{task.description:<22}", markup=False),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=console or Console(),
+        )
+        self._rounds = self._bars.add_task("rounds", total=None, left="", facts="")
+        self._begun: list[float] = []
+        self._number = 0
+
+    def __enter__(self) -> Live:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def round(self, number: int, total: int) -> None:
+        """See `Display`."""
+        self._number = number
+        self._begun.append(time.monotonic())
+        done = max(number, 0)
+        self._bars.update(self._rounds, description=f"round {number}" if number >= 0 else "initial data")
+        self._bars.update(self._rounds, total=total, completed=done, left=self._left(total - done))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """See `Display`."""
+        task = self._bars.add_task(f"  {name}", total=None, left="", facts="")
+        started = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            seconds = (time.monotonic() - started) * (total - done) / done if done else math.nan
+            self._bars.update(task, completed=done, total=total, left=_remaining(seconds))
+
+        try:
+            yield progress
+        finally:
+            self._bars.remove_task(task)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+        facts = describe(row)
+        self._bars.console.print(f"round {self._number}: {facts}", markup=False, highlight=False)
+        labels = row.get("labels")
+        self._bars.update(self._rounds, advance=1, facts="" if labels is None else f"{labels} labels")
+
+    def note(self, text: str) -> None:
+        """See `Display`."""
+        self._bars.console.print(f"round {self._number}: {text}", markup=False, highlight=False)
+
+    def _left(self, rounds: int) -> str:
+        """Time left, if the rounds to come take as long as the last one did."""
+        seconds = (self._begun[-1] - self._begun[-2]) * rounds if len(self._begun) > 1 else math.nan
+        return _remaining(seconds)
+
+
+def clock(seconds: float) -> str:
+    """``5.2 s``, ``3:07`` or ``1:02:03``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _remaining(seconds: float) -> str:
+    return f"{clock(seconds)} left" if math.isfinite(seconds) else ""
+
+
+@contextmanager
+def display(quiet: bool = False) -> Iterator[Display]:
+    """The display that suits standard output."""
+    if quiet:
+        yield Silent()
+    elif sys.stdout.isatty():
+        with Live() as live:
+            yield live
+    else:
+        yield Lines()
