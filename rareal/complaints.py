@@ -77,6 +77,22 @@ def problems(error: ValidationError, schema: type[BaseModel], raw: Mapping[str, 
     return list(found.values())
 
 
+def value_at(raw: Any, key_path: KeyPath) -> Any:
+    """What the YAML has at ``key_path`` below ``raw``, before any conversion.
+
+    Raises
+    ------
+    KeyError
+        If there is nothing.
+    """
+    for part in key_path:
+        inside = isinstance(raw, dict) and part in raw
+        if not inside and not (isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw)):
+            raise KeyError(part)
+        raw = raw[part]
+    return raw
+
+
 def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, Any], prefix: KeyPath) -> Problem:
     code = detail["type"]
     location = _strip(detail["loc"], raw, keep_last=code == "missing")
@@ -84,14 +100,13 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     parent, description = _describe(schema, location)
     if code == "missing":
         return Problem(key_path, _ABSENT, "this key is missing", f"add it ({description or 'it has no default'})")
+    value = value_at(raw, location)
     if code == "extra_forbidden":
         name = str(location[-1])
         valid = list(parent.model_fields) if parent else []
-        return Problem(
-            key_path, detail["input"], f"unknown key{closest(name, valid)}", f"valid here: {', '.join(valid)}"
-        )
+        return Problem(key_path, value, f"unknown key{closest(name, valid)}", f"valid here: {', '.join(valid)}")
     text, cure = _wording(detail)
-    return Problem(key_path, detail["input"], f"{text} ({description})" if description else text, cure)
+    return Problem(key_path, value, f"{text} ({description})" if description else text, cure)
 
 
 def _wording(detail: ErrorDetails) -> tuple[str, str]:
@@ -116,13 +131,13 @@ def _strip(location: tuple[str | int, ...], raw: Any, keep_last: bool) -> KeyPat
     """Pydantic's location without the names of union branches and validators, which are not in the YAML."""
     path: list[str | int] = []
     for index, part in enumerate(location):
-        inside = isinstance(raw, dict) and part in raw
-        inside = inside or (isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw))
-        if inside:
-            path.append(part)
-            raw = raw[part]
-        elif keep_last and index == len(location) - 1:
-            path.append(part)
+        try:
+            value_at(raw, (*path, part))
+        except KeyError:
+            if keep_last and index == len(location) - 1:
+                path.append(part)
+            continue
+        path.append(part)
     return tuple(path)
 
 

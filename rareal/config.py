@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
 
-from rareal.complaints import Problem, closest, join, problems
+from rareal.complaints import Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
@@ -54,6 +54,10 @@ class Kinds:
     @property
     def default(self) -> str:
         return next(iter(self.modules))
+
+    def module(self, kind: str) -> str:
+        """The module behind a kind; a dotted path stands for itself."""
+        return self.modules.get(kind, kind).partition(":")[0]
 
 
 KINDS: dict[str, Kinds] = {
@@ -98,6 +102,7 @@ class Config(Section):
 
     _frame: Frame = PrivateAttr()
     _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
+    _modules: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def frame(self) -> Frame:
@@ -111,9 +116,7 @@ class Config(Section):
 
     def module(self, section: str) -> ModuleType:
         """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
-        kind = self._kinds[section]
-        path = KINDS[section].modules.get(kind, kind) if section in KINDS else kind
-        return importlib.import_module(path.partition(":")[0])
+        return importlib.import_module(self._modules[section])
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included, in plain types; reading it back gives this configuration again."""
@@ -166,8 +169,9 @@ def load(
     if config is None or found:
         raise ConfigError(_message(source, overrides or {}, found))
     config._kinds.update(chosen)
+    config._modules.update({name: kinds[name].module(kind) for name, kind in chosen.items()})
     config._frame = _structure(config, source, overrides or {})
-    found.extend(_misfits(config, sections))
+    found.extend(_misfits(config, sections, data))
     if found:
         raise ConfigError(_message(source, overrides or {}, found))
     return config
@@ -240,15 +244,14 @@ def _structure(config: Config, source: YamlFile, overrides: Mapping[str, Any]) -
         raise ConfigError(_message(source, overrides, [problem])) from misfit
 
 
-def _misfits(config: Config, sections: Mapping[str, Section]) -> list[Problem]:
+def _misfits(config: Config, sections: Mapping[str, Section], data: dict[str, Any]) -> list[Problem]:
     """What only the whole tree shows."""
     found: list[Problem] = []
     for name, section in sections.items():
         try:
             section.check_against(config)
         except Misfit as misfit:
-            key_path: KeyPath = (name, *misfit.field.split("."))
-            found.append(Problem(key_path, _value(section, misfit.field), str(misfit)))
+            found.append(_misfit(name, section, misfit, data))
     frames = getattr(config.initial, "frames", 0)
     if config.labels.budget < frames:
         text = f"the initial data alone take {frames} labels (initial.frames)"
@@ -259,11 +262,15 @@ def _misfits(config: Config, sections: Mapping[str, Section]) -> list[Problem]:
     return found
 
 
-def _value(section: Section, field: str) -> Any:
-    value: Any = section
-    for part in field.split("."):
-        value = getattr(value, part, None)
-    return value
+def _misfit(name: str, section: Section, misfit: Misfit, data: dict[str, Any]) -> Problem:
+    key_path: KeyPath = (name, *misfit.field.split("."))
+    try:
+        value = value_at(data, key_path)
+    except KeyError:  # it is a default
+        value = section
+        for part in key_path[1:]:
+            value = getattr(value, str(part), None)
+    return Problem(key_path, value, str(misfit))
 
 
 def _message(source: YamlFile, overrides: Mapping[str, Any], found: list[Problem]) -> str:

@@ -98,9 +98,7 @@ def read_yaml(path: Path) -> YamlFile:
         if loader is not None:
             loader.dispose()
     if node is None or not isinstance(data, dict):
-        raise ConfigError(
-            f"{path}: the file holds {_kind(data)}, not a mapping of keys such as 'structure: hexane.xyz'"
-        )
+        raise ConfigError(f"{path}: the file holds {_kind(data)}, no keys such as 'structure: hexane.xyz'")
     lines: dict[KeyPath, int] = {}
     _mark(node, (), lines)
     return YamlFile(path, data, lines)
