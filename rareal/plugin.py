@@ -62,7 +62,7 @@ def load_ops() -> None:
 
     path = library(OPS)
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise InstallationError(f"{path} cannot be loaded, rebuild it for torch {torch.__version__}: {error}") from error
 
