@@ -1,0 +1,167 @@
+"""The model file: a whole committee in TorchScript with its metadata, written, checked and read here.
+
+The metadata travel as the extra file ``rareal.json`` inside the archive. ``forward(species, edge_index, edge_vec,
+n_local)`` returns the members' atomic energies [M, n_local] without self-energies and the gradients of their sums with
+respect to the edge vectors [M, P, 3]; `Committee` turns these into energies and forces, as the pair style does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+
+import rareal
+from rareal.errors import ModelFileError
+from rareal.neighbours import all_edges
+from rareal.plugin import load_ops
+from rareal.protocols import EnergyForces
+from rareal.records import Array, Frame
+
+FORMAT = 1
+EXTRA = "rareal.json"
+UNITS = {"energy": "eV", "length": "angstrom"}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a model file says of itself; see DESIGN, "Model file". Energies in eV, lengths in Å."""
+
+    architecture: str
+    elements: tuple[str, ...]
+    self_energies: tuple[float, ...]
+    cutoff: float
+    layers: int
+    members: int
+    dtype: str
+    dataset_hash: str
+    units: dict[str, str]
+    rareal_version: str
+    format: int = FORMAT
+    ops: tuple[str, ...] = ("rareal",)
+
+
+def write(
+    model: Any, path: Path, self_energies: Sequence[float], dtype: str, dataset_hash: str, check: Sequence[Frame]
+) -> Metadata:
+    """Export ``model`` to ``path`` and release it only if it reproduces the model on the frames ``check``.
+
+    ``check`` are frames of one composition.
+
+    Raises
+    ------
+    ModelFileError
+        If the reloaded file disagrees with the model by more than float32 allows.
+    """
+    metadata = Metadata(
+        architecture=model.architecture,
+        elements=tuple(model.elements),
+        self_energies=tuple(float(e) for e in self_energies),
+        cutoff=float(model.cutoff),
+        layers=int(model.layers),
+        members=int(model.members),
+        dtype=dtype,
+        dataset_hash=dataset_hash,
+        units=UNITS,
+        rareal_version=rareal.__version__,
+    )
+    temporary = path.with_name(path.name + ".part")
+    model.export(DTYPES[dtype]).save(str(temporary), _extra_files={EXTRA: json.dumps(asdict(metadata), indent=1)})
+    if check:
+        _check_parity(model, Committee.load(temporary), check)
+    os.replace(temporary, path)
+    return metadata
+
+
+def _check_parity(model: Any, exported: Committee, frames: Sequence[Frame]) -> None:
+    with torch.no_grad():
+        energies, forces = (t.double().numpy() for t in model(model.features(frames)))
+    shift = sum(exported.self_energy[int(z)] for z in frames[0].numbers)
+    for k, frame in enumerate(frames):
+        energy, force = exported.energies_forces(frame)
+        energy_error = float(np.abs(energy - shift - energies[:, k]).max())
+        force_error = float(np.abs(force - forces[:, k]).max())
+        # single precision keeps 7 digits of numbers that a standardised descriptor may have scaled up
+        scale = 1.0 + float(np.abs(forces[:, k]).max())
+        if not (energy_error < 2e-4 * scale and force_error < 2e-4 * scale):
+            raise ModelFileError(
+                f"the exported committee differs from the trained one on frame {k} by {energy_error:.2e} eV and "
+                f"{force_error:.2e} eV/Å; the model file was not released. This is a bug in the model's export"
+            )
+
+
+class Committee:
+    """A model file in Python: the members' energies and forces of a frame, as LAMMPS computes them."""
+
+    def __init__(self, script: torch.jit.ScriptModule, metadata: Metadata) -> None:
+        self.script = script
+        self.metadata = metadata
+        self.dtype = DTYPES[metadata.dtype]
+        numbers = [atomic_numbers[e] for e in metadata.elements]
+        self._species = {z: k for k, z in enumerate(numbers)}
+        self.self_energy = dict(zip(numbers, metadata.self_energies, strict=True))
+
+    @classmethod
+    def load(cls, path: Path) -> Committee:
+        """Read a model file.
+
+        Raises
+        ------
+        ModelFileError
+            If it is missing, no TorchScript archive, without our metadata, or of a format we do not know.
+        """
+        load_ops()
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such model file")
+        extra = {EXTRA: b""}
+        try:
+            script = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelFileError(f"{path} is no model file that torch {torch.__version__} can read: {reason}") from error
+        if not extra[EXTRA]:
+            raise ModelFileError(f"{path} is TorchScript but carries no rareal metadata; export it with rareal")
+        fields = json.loads(extra[EXTRA])
+        if fields["format"] != FORMAT:
+            raise ModelFileError(f"{path} has format {fields['format']}; this rareal reads format {FORMAT}")
+        for name in ("elements", "self_energies", "ops"):
+            fields[name] = tuple(fields[name])
+        return cls(script, Metadata(**fields))
+
+    def energies_forces(self, frame: Frame) -> tuple[Array, Array]:
+        """Total energies of the members [M], eV, and their forces [M, N, 3], eV/Å.
+
+        Raises
+        ------
+        ModelFileError
+            If the frame holds an element the committee does not know.
+        """
+        unknown = sorted({int(z) for z in frame.numbers} - self._species.keys())
+        if unknown:
+            raise ModelFileError(f"the committee knows {', '.join(self.metadata.elements)}, not atomic number {unknown[0]}")
+        species = torch.tensor([self._species[int(z)] for z in frame.numbers])
+        index, vectors = all_edges(frame, self.metadata.cutoff)
+        atomic, gradients = self.script(species, index, vectors.to(self.dtype), len(species))
+        forces = torch.zeros((atomic.shape[0], len(species), 3), dtype=torch.float64)
+        gradients = gradients.detach().double()
+        forces.index_add_(1, index[0], gradients)
+        forces.index_add_(1, index[1], -gradients)
+        shift = sum(self.self_energy[int(z)] for z in frame.numbers)
+        return atomic.detach().double().sum(1).numpy() + shift, forces.numpy()
+
+    def surface(self) -> EnergyForces:
+        """The committee mean as a potential-energy surface."""
+
+        def mean(frame: Frame) -> tuple[float, Array]:
+            energies, forces = self.energies_forces(frame)
+            return float(energies.mean()), forces.mean(0)
+
+        return mean
