@@ -118,7 +118,34 @@ def plugin(
     """Say where the LAMMPS plugin is and how to load it."""
     from rareal import plugin as library
 
-    typer.echo(str(library.plugin_dir()) if only_dir else library.describe())
+    if only_dir:
+        typer.echo(library.directory())
+        return
+    file = library.library(library.PLUGIN)
+    typer.echo(
+        f"Plugin: {file}\n"
+        f"LAMMPS: {_lammps_version()} ({' '.join(library.lmp_command())})\n"
+        "The `lmp` beside this `rareal` loads the plugin by itself: `lmp -in SCRIPT` knows `pair_style mlensemble`.\n"
+        f"Any other LAMMPS: `plugin load {file}` in the script, or LAMMPS_PLUGIN_PATH={file.parent}"
+    )
+
+
+def _lammps_version() -> str:
+    """What the executable says of itself."""
+    import subprocess
+
+    from rareal.errors import InstallationError
+    from rareal.plugin import lmp_command, lmp_environment
+
+    command = [*lmp_command(), "-h"]
+    try:
+        text = subprocess.run(
+            command, env=lmp_environment(), capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InstallationError(f"'{' '.join(command)}' does not run ({error}); install lammps again") from error
+    # the first words: "Large-scale Atomic/Molecular Massively Parallel Simulator - 22 Jul 2025 - Update 4"
+    return text.strip().partition("\n")[0].partition(" - ")[2] or "unknown version"
 
 
 def main() -> None:

@@ -11,21 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
 
 from rareal.complaints import Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
 from rareal.structure import read_structure
-from rareal.units import KCAL_MOL, Energy
+from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
-FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers")
+FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers", "labels.timeout")
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
+
+
+Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "s"))]
 
 
 class Labels(Section):
@@ -34,6 +37,7 @@ class Labels(Section):
     workers: int = Field(2, ge=1, description="processes that label at the same time")
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
     max_failed_fraction: float = Field(0.2, ge=0, le=1, description="largest share of a batch that may fail")
+    timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
 
 
 class Convergence(Section):
@@ -67,7 +71,7 @@ KINDS: dict[str, Kinds] = {
     "initial": Kinds({"md": "rareal.sampling.initial"}),
     "model": Kinds({"ani": "rareal.models.ani"}),
     "training": Kinds({"committee": "rareal.training.committee"}),
-    "split": Kinds({"inherited": "rareal.data.split", "random": "rareal.data.split"}),
+    "split": Kinds({"inherited": "rareal.data.split:InheritedConfig", "random": "rareal.data.split:RandomConfig"}),
     "sampler": Kinds({"steered": "rareal.sampling.steered"}),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
