@@ -142,7 +142,7 @@ with RunFolder.open(folder / "run", configuration(folder)) as run:
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     code = textwrap.dedent(WORKER).format(tests=str(Path(__file__).parent), folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", code])
+    return subprocess.Popen([sys.executable, "-P", "-c", code])
 
 
 def test_killed_anywhere_the_result_is_the_same(tmp_path: Path) -> None:
