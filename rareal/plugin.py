@@ -62,9 +62,9 @@ def load_ops() -> None:
 
     path = library(OPS)
     try:
-        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+        torch.ops.load_library(path)
     except OSError as error:
-        raise InstallationError(f"{path} cannot be loaded, rebuild it for torch {torch.__version__}: {error}") from error
+        raise InstallationError(f"{path} cannot be loaded, build it for torch {torch.__version__}: {error}") from error
 
 
 def _file_of(distribution: str, pattern: str) -> Path | None:

@@ -36,9 +36,7 @@ class ManyBody(torch.nn.Module):
         self.density = weights(2)
         self.dipole = weights(2)
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
         center, neighbor = edge_index[0], edge_index[1]
         energies: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -74,9 +72,7 @@ class MessagePassing(torch.nn.Module):
         self.cutoff = CUTOFF
         self.weights = torch.nn.Parameter(common + spread * own)
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
         center, neighbor = edge_index[0], edge_index[1]
         energies: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -125,7 +121,7 @@ def save_committee(
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """A committee's predictions: energies [M] eV, forces [M, N, 3] eV/Å, virials [M, 3, 3] eV, energies per atom [M, N]."""
+    """A committee's predictions: energies [M] eV, forces [M, N, 3] eV/Å, virials [M, 3, 3] eV, atomic [M, N] eV."""
 
     energies: np.ndarray
     forces: np.ndarray

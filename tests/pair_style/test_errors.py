@@ -1,0 +1,103 @@
+"""Every mistake is one clear LAMMPS error that names the file and both values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ase import Atoms
+from harness import Lammps
+from toys import ManyBody, save_committee
+
+
+def message(lammps: Lammps, script: str, ranks: int = 1) -> str:
+    output = lammps.run(script, ranks, check=False)
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1, output
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("style", "coeff", "expected"),
+    [
+        ("mlensemble", "* * {model} C", r"names 1 elements, but there are 2 atom types"),
+        ("mlensemble", "* * {model} C H H", r"names 3 elements, but there are 2 atom types"),
+        ("mlensemble", "* * {model} C Xe", r"Element 'Xe' of atom type 2 .*float64\.pt.* knows: C H"),
+        ("mlensemble", "* * {model} NULL H", r"All pair coeffs are not set"),
+        ("mlensemble", "* *", r"pair_coeff for mlensemble is: \* \* <model file>"),
+        ("mlensemble", "* * missing.pt C H", r"Cannot open model file 'missing\.pt'"),
+        ("mlensemble drive 5", "* * {model} C H", r"drive is 5, but .*float64\.pt' has 4 members"),
+        ("mlensemble drive 0", "* * {model} C H", r"drive is 'mean' or the number of a member .* not '0'"),
+        ("mlensemble drive best", "* * {model} C H", r"drive is 'mean' or the number of a member .* not 'best'"),
+        ("mlensemble drive", "* * {model} C H", r"keyword 'drive' needs a value"),
+        ("mlensemble members 2", "* * {model} C H", r"Unknown pair_style mlensemble keyword 'members'; known: drive"),
+    ],
+)
+def test_input(
+    style: str, coeff: str, expected: str, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms
+) -> None:
+    model = models("float64")
+    line = "pair_coeff " + coeff.format(model=model)
+    script = lammps.script(cluster, model, style=style, coeff=line)
+    assert re.search(expected, message(lammps, script + "run 0\n"))
+
+
+@pytest.mark.parametrize("units", ["lj", "electron", "si"])
+def test_units(units: str, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    script = lammps.script(cluster, models("float64"), units=units)
+    assert f"metal or real, but this input has units {units}" in message(lammps, script + "run 0\n")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_damaged_file(ranks: int, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    whole = models("float64").read_bytes()
+    (lammps.folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (lammps.folder / "text.pt").write_text("pair_coeff\n")
+    for name in ("cut.pt", "text.pt"):
+        script = lammps.script(cluster, lammps.folder / name)
+        assert f"{name}' is no TorchScript file, or is damaged" in message(lammps, script, ranks)
+
+
+def test_file_without_metadata(lammps: Lammps, cluster: Atoms) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), str(lammps.folder / "bare.pt"))
+    assert "bare.pt' carries no rareal metadata" in message(lammps, lammps.script(cluster, lammps.folder / "bare.pt"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"format": 2, "rareal_version": "9.9"}, r"has format 2, .* reads format 1: use .*\(9\.9\)"),
+        ({"units": {"energy": "kcal/mol", "length": "angstrom"}}, r"energy unit 'kcal/mol', .* needs 'eV'"),
+        ({"dtype": "float16"}, r"dtype 'float16', .* needs 'float32'"),
+        ({"self_energies": [1.0]}, r"2 elements and 1 self-energies"),
+        ({"members": 0}, r"impossible metadata: members 0"),
+        ({"cutoff": "far"}, r"Metadata of model file .*odd\.pt' cannot be read"),
+        ({"members": 3}, r"odd\.pt' returned arrays of other shapes than its metadata promise"),
+    ],
+)
+def test_metadata(metadata: dict[str, Any], expected: str, lammps: Lammps, cluster: Atoms) -> None:
+    path = save_committee(lammps.folder / "odd.pt", ManyBody(2, seed=1, spread=0.1), metadata=metadata)
+    assert re.search(expected, message(lammps, lammps.script(cluster, path) + "run 0\n"))
+
+
+def test_excluded_pairs(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    script = lammps.script(cluster, models("float64")).replace("atom_style atomic", "atom_style bond")
+    data = lammps.folder / "system.data"
+    text = data.read_text().replace("atom types", "atom types\n1 bonds\n1 bond types")
+    head, rows = text.split("Atoms\n")
+    table = [row.split() for row in rows.split("\n") if row]
+    bonded = "\n".join(" ".join([row[0], "1", *row[1:]]) for row in table)
+    data.write_text(f"{head}Atoms\n\n{bonded}\n\nBonds\n\n1 1 1 2\n")
+    script = script.replace("read_data system.data", "bond_style zero\nread_data system.data") + "bond_coeff *\n"
+    assert "special_bonds scales 1-2 neighbors by 0" in message(lammps, script + "run 0\n")
+    assert "ERROR" not in lammps.run(script + "special_bonds lj/coul 1 1 1\nrun 0\n")
+
+
+def test_one_member_is_warned_about(lammps: Lammps, cluster: Atoms) -> None:
+    path = save_committee(lammps.folder / "single.pt", ManyBody(1, seed=1, spread=0.1))
+    output = lammps.run(lammps.script(cluster, path) + "run 0\n")
+    assert re.search(r"WARNING: .*single\.pt' has one member", output)
