@@ -13,15 +13,18 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-KCAL_MOL = 0.04336410390059322
+KCAL_MOL = 0.043364104241800934
 """One kcal/mol in eV (CODATA 2018: 4184 J / N_A / e)."""
 
 # force conversion a = F/m: 1 eV/Å/amu in Å/fs²
-ACCELERATION = 0.009648533212331
+ACCELERATION = 0.009648533215665327
 """One eV/(Å amu) in Å/fs² (CODATA 2018)."""
 
 KB = 8.617333262145e-5
 """Boltzmann's constant in eV/K (exact in the 2019 SI)."""
+
+
+_NUMBER_WITH_UNIT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*([^\W\d].*)?$")
 
 
 @cache
@@ -48,11 +51,21 @@ def parse_quantity(value: Any, unit: str) -> Any:
     text = re.sub(r"(?<=[a-z])2\b", "**2", text)
     registry = _registry()
     try:
+        if not _NUMBER_WITH_UNIT.match(text):  # pint would take "1 2" for a product
+            raise ValueError(text)
         quantity = registry.Quantity(text)
         if quantity.check("[length]**2 * [mass] / [time]**2 / [substance]"):
             quantity = quantity / registry.avogadro_constant
         return float(quantity.magnitude) if quantity.unitless else float(quantity.to(unit).magnitude)
-    except (pint.errors.PintError, TypeError, ValueError, AssertionError, AttributeError, SyntaxError) as error:
+    except (
+        pint.errors.PintError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+        SyntaxError,
+        ArithmeticError,
+    ) as error:
         raise ValueError(f"'{value}' is not a number with a unit that converts to {unit}") from error
 
 
