@@ -1,0 +1,213 @@
+"""The command line: quick help, one message per mistake, exit codes, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rareal import cli, plugin
+from rareal.config import load
+from rareal.lock import NAME
+from rareal.rundir import RunFolder
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "hexane"
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, the current one, with the hexane example in it."""
+    for name in ("hexane.yaml", "hexane.xyz"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+class Command:
+    """Runs `rareal` in this process, as the entry point does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        self._monkeypatch.setattr(sys, "argv", ["rareal", *map(str, arguments)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, error = self._capsys.readouterr()
+        code = caught.value.code
+        return code if isinstance(code, int) else 0, out, error
+
+
+def edited(case: Path, old: str, new: str) -> None:
+    file = case / "hexane.yaml"
+    text = file.read_text()
+    assert text.count(old) == 1, f"the example no longer has '{old}' once"
+    file.write_text(text.replace(old, new))
+
+
+MISTAKES = {
+    "unknown key": ("members: 4", "membrs: 4", ["training.membrs: 4", "unknown key, did you mean 'members'?"]),
+    "unknown section": ("rounds: 6", "round: 6", ["round: 6", "did you mean 'rounds'?"]),
+    "wrong type": ("epochs: 150", "epochs: many", ["training.epochs: 'many'", "give a whole number"]),
+    "wrong unit": (
+        "velocity: 1 angstrom/ps",
+        "velocity: 1 ps",
+        ["sampler.velocity: '1 ps'", "converts to angstrom/fs"],
+    ),
+    "missing structure": ("hexane.xyz ", "hexan.xyz ", ["structure: 'hexan.xyz'", "did you mean 'hexane.xyz'?"]),
+    "atom index": ("atoms: [1, 6]", "atoms: [1, 21]", ["cv.atoms: [1, 21]", "number the atoms 1 to 20"]),
+    "atom zero": ("atoms: [1, 6]", "atoms: [0, 6]", ["cv.atoms[1]: 0", "at least 1"]),
+    "one member": ("members: 4", "members: 1", ["training.members: 1", "at least 2", "committee of one"]),
+    "negative": ("workers: 2", "workers: -2", ["labels.workers: -2", "at least 1"]),
+    "unknown kind": (
+        "selection: event",
+        "selection: evnt",
+        ["selection.kind: 'evnt'", "did you mean 'event'?", "'paper'"],
+    ),
+    "duplicate key": ("seed: 1", "seed: 1\nseed: 2", ["the key 'seed' is given twice"]),
+    "no YAML": ("seed: 1", "seed: [1", ["this is not YAML"]),
+}
+
+
+@pytest.mark.parametrize("verb", ["run", "validate", "reference"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_exit_code_2(case: Path, command: Command, verb: str, mistake: str) -> None:
+    old, new, parts = MISTAKES[mistake]
+    edited(case, old, new)
+    before = sorted(case.rglob("*"))
+    code, out, error = command(verb, "hexane.yaml")
+    assert code == 2
+    assert out == ""
+    assert error.startswith("Error: hexane.yaml:")
+    assert len(error.splitlines()) == 1
+    for part in parts:
+        assert part in error
+    assert sorted(case.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("symbol", "parts"), [("Fr", ["engine.method", "no element 87"]), ("Qq", ["structure", "Qq", "correct the symbol"])]
+)
+def test_unknown_elements(case: Path, command: Command, symbol: str, parts: list[str]) -> None:
+    text = (case / "hexane.xyz").read_text()
+    (case / "hexane.xyz").write_text(text.replace("\nH ", f"\n{symbol} ", 1))
+    code, _, error = command("run", "hexane.yaml")
+    assert code == 2
+    for part in parts:
+        assert part in error
+    assert not (case / "runs").exists()
+
+
+def test_no_such_file(case: Path, command: Command) -> None:
+    code, _, error = command("run", "nothing.yaml")
+    assert code == 2
+    assert error.startswith("Error: nothing.yaml: there is no such file")
+
+
+def test_wrong_options_are_usage_errors(case: Path, command: Command) -> None:
+    assert command("run", "hexane.yaml", "--rounds", "many")[0] == 2
+    assert command("fly")[0] == 2
+    code, _, error = command("run", "hexane.yaml", "--rounds", "0")
+    assert code == 2
+    assert "--rounds: rounds: 0: out of range" in error
+
+
+@pytest.mark.parametrize("name", ["hexane.yaml", "paper.yaml"])
+def test_examples_are_valid(case: Path, command: Command, name: str) -> None:
+    shutil.copy(EXAMPLES / name, case)
+    code, out, _ = command("validate", name)
+    assert code == 0
+    assert out.startswith(f"{name} is valid")
+    # what it prints is a YAML that says the same
+    (case / "printed.yaml").write_text(out.partition("\n\n")[2])
+    assert load(case / "printed.yaml").resolved() == load(case / name).resolved()
+    assert not (case / "runs").exists()
+
+
+def test_a_foreign_folder_is_refused(case: Path, command: Command) -> None:
+    code, _, error = command("run", "hexane.yaml", "--dir", ".")
+    assert code == 1
+    assert "holds other files" in error
+
+
+def test_status(case: Path, command: Command) -> None:
+    config = load("hexane.yaml")
+    with RunFolder.open("here", config) as run:
+        run.stage(0, "train").finish()
+        run.append_round({"round": 0, "labels": 150, "barrier_eV": 7.5, "barrier_se_eV": 0.01})
+        run.stage(1, "train")
+        state = json.loads(command("status", "here", "--json")[1])
+        assert (state["state"], state["pid"]) == ("running", os.getpid())
+        assert (state["round"], state["stage"], state["rounds_done"]) == (1, "train", 1)
+    state = json.loads(command("status", "here", "--json")[1])
+    assert (state["state"], state["pid"]) == ("stopped", None)
+    assert (state["labels"], state["budget"], state["rounds"]) == (150, 600, 6)
+    assert state["table"][0]["barrier_eV"] == 7.5
+    code, out, _ = command("status", "here")
+    assert code == 0
+    for part in ("hexane (seed 1)", "1 of 6 rounds", "stopped in stage 'train' of round 1", "barrier 7.500 ± 0.010 eV"):
+        assert part in out
+    with RunFolder.open("here", config) as run:
+        run.stage(1, "train").finish()
+        run.finish(reason="converged")
+    state = json.loads(command("status", "here", "--json")[1])
+    assert (state["state"], state["stage"], state["end"]["reason"]) == ("finished", None, "converged")
+
+
+def test_status_and_plot_want_a_run_folder(case: Path, command: Command) -> None:
+    for verb in ("status", "plot"):
+        code, _, error = command(verb, ".")
+        assert code == 1
+        assert "this is no run folder" in error
+
+
+def test_two_runs_in_one_folder(case: Path, command: Command) -> None:
+    RunFolder.open("runs/hexane", load("hexane.yaml")).close()
+    (case / "runs/hexane" / NAME).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    code, _, error = command("run", "hexane.yaml")
+    assert code == 1
+    assert "process 1 on elsewhere is working in this run folder" in error
+
+
+def test_plugin(command: Command) -> None:
+    code, out, _ = command("plugin", "--dir")
+    assert code == 0
+    assert (Path(out.strip()) / plugin.PLUGIN).is_file()
+    code, out, _ = command("plugin")
+    assert code == 0
+    assert "plugin load" in out
+    assert "22 Jul 2025" in out
+
+
+def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['rareal', '--help']\n"
+        "from rareal.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('numpy', 'torch', 'ase', 'pydantic', 'yaml', 'pint') if name in sys.modules])"
+    )
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "reference" in done.stdout
+    # processor time, so that what else runs on the machine does not count
+    assert min(seconds) < 0.3
