@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -121,25 +121,20 @@ def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]
     return rows
 
 
-def read_all(paths: Iterable[Path]) -> list[LabeledFrame]:
-    """The union of several files, in order.
+def refuse_mixture(frames: Sequence[LabeledFrame]) -> None:
+    """Refuse labels of more than one engine.
 
     Raises
     ------
     DatasetError
-        If they hold labels of more than one engine; the message says which file holds what.
+        With the rounds that hold labels of each engine.
     """
-    frames: list[LabeledFrame] = []
-    engines: dict[str, list[str]] = {}
-    for path in paths:
-        part = read(path)
-        frames += part
-        if part:
-            engines.setdefault(part[0].label.engine, []).append(f"{path.parent.name}/{path.name}")
-    if len(engines) > 1:
-        held = "; ".join(f"{', '.join(files)}: {engine[:12]}" for engine, files in engines.items())
-        raise DatasetError(f"labels of different engines cannot be mixed ({held})")
-    return frames
+    rounds: dict[str, set[int]] = {}
+    for labeled in frames:
+        rounds.setdefault(labeled.label.engine, set()).add(labeled.frame.round)
+    if len(rounds) > 1:
+        held = "; ".join(f"engine {e[:12]}: rounds {', '.join(map(str, sorted(r)))}" for e, r in rounds.items())
+        raise DatasetError(f"labels of different engines cannot be mixed ({held}; -1 is the initial data)")
 
 
 def content_hash(frames: Sequence[LabeledFrame]) -> str:

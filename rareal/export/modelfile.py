@@ -43,6 +43,7 @@ class Metadata:
     members: int
     dtype: str
     dataset_hash: str
+    best_member: int
     units: dict[str, str]
     rareal_version: str
     format: int = FORMAT
@@ -50,11 +51,22 @@ class Metadata:
 
 
 def write(
-    model: Any, path: Path, self_energies: Sequence[float], dtype: str, dataset_hash: str, check: Sequence[Frame]
+    model: Any,
+    path: Path,
+    self_energies: Sequence[float],
+    *,
+    dtype: str,
+    dataset_hash: str = "",
+    best_member: int = 0,
+    check: Sequence[Frame] = (),
 ) -> Metadata:
     """Export ``model`` to ``path`` and release it only if it reproduces the model on the frames ``check``.
 
-    ``check`` are frames of one composition.
+    Parameters
+    ----------
+    self_energies : per element, eV.
+    best_member : which member (from 0) has the lowest force error over the data set.
+    check : frames of one composition.
 
     Raises
     ------
@@ -70,6 +82,7 @@ def write(
         members=int(model.members),
         dtype=dtype,
         dataset_hash=dataset_hash,
+        best_member=best_member,
         units=UNITS,
         rareal_version=rareal.__version__,
     )

@@ -22,6 +22,7 @@ from rareal.errors import TrainingError
 from rareal.protocols import Progress
 from rareal.records import LabeledFrame
 from rareal.schema import Section
+from rareal.training.muon import Muon
 
 
 class Config(Section):
@@ -29,14 +30,17 @@ class Config(Section):
 
     kind: Literal["committee"] = "committee"
     members: int = Field(4, ge=2, description="Members of the committee; a committee of one knows no disagreement.")
-    epochs: int = Field(150, ge=1, description="Epochs per round.")
-    batch_size: int = Field(32, ge=1, description="Frames per mini-batch.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    epochs: int = Field(80, ge=1, description="Epochs per round.")
+    batch_size: int = Field(16, ge=1, description="Frames per mini-batch.")
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="Muon orthogonalises the updates of weight matrices; AdamW is what the paper used."
+    )
+    learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate; for adamw take 0.001.")
     final_learning_rate: float = Field(1e-5, gt=0, description="Learning rate at the end of the cosine decay.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of the steps in which the rate rises to its peak.")
-    weight_decay: float = Field(1e-6, ge=0, description="Decoupled weight decay of AdamW.")
+    weight_decay: float = Field(1e-6, ge=0, description="Decoupled weight decay.")
     energy_weight: float = Field(1.0, ge=0, description="Weight of the energy term of equation 3 (1 in the paper).")
-    force_weight: float = Field(0.1, ge=0, description="Weight alpha of the force term of equation 3 (0.1 in the paper).")
+    force_weight: float = Field(1.0, ge=0, description="Weight alpha of the force term of equation 3 (0.1 in the paper); forces carry most of what a frame knows.")
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off.")
     validate_every: int = Field(5, ge=1, description="Epochs between validations; the best one's weights are kept.")
     best: Literal["loss", "energy"] = Field("loss", description="What the best epoch minimises on the validation set.")
@@ -202,6 +206,13 @@ class Best:
             parameter.copy_(kept)
 
 
+def make_optimizer(config: Config, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that ``config`` names; the learning rate follows the schedule afterwards."""
+    if config.optimizer == "muon":
+        return Muon(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
+
+
 def learning_rate(config: Config, step: int, steps: int) -> float:
     """Linear warm-up, then cosine decay to the final rate."""
     warmup = max(1, int(config.warmup * steps))
@@ -228,7 +239,7 @@ def fit(
     """
     start = time.perf_counter()
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
+    optimizer = make_optimizer(config, parameters)
     average, best = Average(parameters, config.averaging), Best(parameters)
     batches = sum(-(-len(g.energies) // config.batch_size) for g in groups)
     history: list[dict[str, float]] = []

@@ -1,0 +1,229 @@
+"""The loop, as in Figure 1 of the rare-events paper: train, drive, check, select, label, until the barrier stands still.
+
+Every stage writes into a folder of its own and is marked as finished; one that is marked is read back instead of done
+again. What a stage does with random numbers comes from the run's root seed, the round and the stage's name alone, so
+an interrupted run and an undisturbed one give the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rareal.data import dataset
+from rareal.errors import SamplingError
+from rareal.files import write_csv
+from rareal.progress import Display
+from rareal.protocols import Progress, Sampler, Selector
+from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.rundir import RunFolder
+
+Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
+"""(frames, last mask, last best member, random stream) -> training mask [M, F]."""
+
+DATA = "data.h5"
+PATH_ORIGIN, SELECTED_ORIGIN = "path", "selected"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages, built from the configuration by `rareal.build`.
+
+    initial : (seed, progress) -> labelled frames to begin with, and how many engine calls they took.
+    check : compares committee and engine along a trajectory, and the committee's rupture; see `rareal.check`.
+    threshold : the energy std [eV] above which a frame is new to the committee.
+    augment : noise copies of frames.
+    reference : row of figures of the engine's own drive, empty where there is none.
+    """
+
+    initial: Callable[[int, Progress], tuple[list[LabeledFrame], int]]
+    split: Split
+    trainer: Any
+    sampler: Sampler
+    check: Any
+    threshold: Callable[[Sequence[Trajectory]], float]
+    selector: Selector
+    augment: Callable[[Sequence[Frame], np.random.Generator], list[Frame]]
+    labeler: Any
+    reference: Any
+
+
+class Loop:
+    """One run: its folder, its stages, and what has been learnt so far."""
+
+    def __init__(self, config: Any, run: RunFolder, stages: Stages, display: Display) -> None:
+        self.config = config
+        self.run = run
+        self.stages = stages
+        self.display = display
+        self.data: list[LabeledFrame] = []
+        self.labels = 0
+        self.trained: Any = None
+        self.mask: NDArray[np.bool_] | None = None
+        self.rows: list[dict[str, Any]] = []
+
+    def go(self) -> list[dict[str, Any]]:
+        """Run to convergence, to the last round or to the end of the label budget; returns the rows of rounds.csv."""
+        self.begin()
+        for number in range(self.config.rounds):
+            self.display.round(number, self.config.rounds)
+            train_s = self.train(number)
+            trajectories, sample_s = self.drive(number)
+            findings, check_s = self.check(number, trajectories)
+            converged = self.converged(findings)
+            last = converged or number + 1 == self.config.rounds or self.budget <= 0
+            label_s = check_s + (0.0 if last else self.extend(number, trajectories))
+            self.report(number, trajectories, findings, train_s, sample_s, label_s)
+            if last:
+                break
+        self.run.finish(converged=converged, rounds=len(self.rows), labels=self.labels)
+        return self.rows
+
+    @property
+    def budget(self) -> int:
+        """Labels that may still be bought."""
+        return int(self.config.labels.budget) - self.labels
+
+    def begin(self) -> None:
+        """The first data: dynamics with the label engine."""
+        stage = self.run.stage(-1, "data")
+        if not stage.done:
+            with self.display.stage("initial data") as progress:
+                frames, calls = self.stages.initial(self.run.seed(-1, "initial"), progress)
+            dataset.write(stage.folder / DATA, frames)
+            stage.finish(labels=len(frames), engine_calls=calls)
+        self.take(stage.folder / DATA, stage.summary["labels"])
+
+    def train(self, number: int) -> float:
+        """Fit the committee to all labels, starting from the last one."""
+        stage = self.run.stage(number, "train")
+        previous = self.trained
+        if not stage.done:
+            best = previous.best if previous else None
+            mask = self.stages.split(len(self.data), self.mask, best, self.run.rng(number, "split"))
+            seeds = [self.run.seed(0, "member", m) for m in range(len(mask))] + [self.run.seed(number, "batches")]
+            with self.display.stage("train") as progress:
+                self.stages.trainer.train(
+                    self.data, mask, previous.folder if previous else None, stage.folder, seeds,
+                    dataset.content_hash(self.data), progress,
+                )  # fmt: skip
+            stage.finish(frames=len(self.data))
+        self.trained = self.stages.trainer.load(stage.folder)
+        self.mask = self.trained.mask
+        return stage.seconds
+
+    def drive(self, number: int) -> tuple[list[Trajectory], float]:
+        """LAMMPS drives the event with the committee."""
+        stage = self.run.stage(number, "sample")
+        if not stage.done:
+            with self.display.stage("drive") as progress:
+                trajectories = self.stages.sampler.sample(
+                    self.trained.model, stage.folder, self.trained.best, self.config.frame, progress
+                )
+            stage.finish(notes=[t.note for t in trajectories])
+        trajectories = self.stages.sampler.load(stage.folder)
+        for note in filter(None, stage.summary["notes"]):
+            self.display.note(f"round {number}: {note}")
+        return trajectories, stage.seconds
+
+    def check(self, number: int, trajectories: Sequence[Trajectory]) -> tuple[Any, float]:
+        """Compare committee and engine along this round's own path; the labels join the data."""
+        stage = self.run.stage(number, "check")
+        if not stage.done:
+            with self.display.stage("check") as progress:
+                walker = number % len(trajectories)
+                rows = self.stages.check.path_rows(trajectories[walker])[: max(0, self.budget)]
+                frames = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in rows]
+                labels = self.stages.labeler.label(frames, progress)
+                kept = self.keep(stage.folder, frames, labels)
+                self.stages.check.compare(stage.folder, self.trained.model, kept, trajectories[walker])
+            stage.finish(labels=len(frames), failed=len(frames) - len(kept))
+        self.take(stage.folder / DATA, stage.summary["labels"])
+        return self.stages.check.load(stage.folder), stage.seconds
+
+    def extend(self, number: int, trajectories: Sequence[Trajectory]) -> float:
+        """Choose new frames, copy them with noise, label them."""
+        stage = self.run.stage(number, "select")
+        if not stage.done:
+            limit = self.stages.threshold(trajectories)
+            rng = self.run.rng(number, "select")
+            chosen = self.stages.selector.select(trajectories, limit, self.budget, rng)
+            frames = [self.frame(number, trajectories, k, row, SELECTED_ORIGIN) for k, row in chosen]
+            frames += self.stages.augment(frames, self.run.rng(number, "noise"))
+            frames = frames[: max(0, self.budget)]
+            with self.display.stage("label") as progress:
+                kept = self.keep(stage.folder, frames, self.stages.labeler.label(frames, progress) if frames else [])
+            stage.finish(
+                threshold=limit, chosen=[list(pair) for pair in chosen], labels=len(frames), failed=len(frames) - len(kept)
+            )
+        if not stage.summary["chosen"]:
+            self.display.note(f"round {number}: no frame above the threshold; the committee is at home all the way")
+        self.take(stage.folder / DATA, stage.summary["labels"])
+        return stage.seconds
+
+    def frame(self, number: int, trajectories: Sequence[Trajectory], walker: int, row: int, origin: str) -> Frame:
+        """A row of a trajectory as a frame with its provenance."""
+        source = trajectories[walker]
+        return replace(
+            self.config.frame,
+            positions=source.positions[row],
+            origin=origin,
+            round=number,
+            walker=source.walker,
+            step=int(source.steps[row]),
+            cv=float(source.cv[row]),
+        )
+
+    def keep(self, folder: Path, frames: Sequence[Frame], labels: Sequence[Label | FailedLabel]) -> list[LabeledFrame]:
+        """Write the labelled frames as a data delta, the failures with their reasons as a table."""
+        kept = [LabeledFrame(f, lab) for f, lab in zip(frames, labels, strict=True) if isinstance(lab, Label)]
+        failed = [
+            {"origin": f.origin, "walker": f.walker, "step": f.step, "cv": f.cv, "reason": lab.reason}
+            for f, lab in zip(frames, labels, strict=True)
+            if isinstance(lab, FailedLabel)
+        ]
+        if failed:
+            write_csv(folder / "failed.csv", failed)
+            self.display.note(f"{len(failed)} of {len(frames)} frames got no label: {failed[0]['reason']}")
+        dataset.write(folder / DATA, kept)
+        return kept
+
+    def take(self, path: Path, labels: int) -> None:
+        """Add a finished data delta to what is known; ``labels`` bought, failed ones included."""
+        self.data = [*self.data, *dataset.read(path)]
+        dataset.refuse_mixture(self.data)
+        self.labels += labels
+
+    def converged(self, findings: Any) -> bool:
+        """Whether this round and those before it meet the limits often enough in a row."""
+        self.rows.append({"met": findings.meets(self.config.convergence, self.rows)})
+        rounds = self.config.convergence.rounds
+        return len(self.rows) >= rounds and all(row["met"] for row in self.rows[-rounds:])
+
+    def report(
+        self, number: int, trajectories: Sequence[Trajectory], findings: Any, train_s: float, sample_s: float, label_s: float
+    ) -> None:
+        """Write the round's row."""
+        row = {
+            "round": number,
+            "labels": self.labels,
+            **findings.figures(trajectories, self.stages.reference),
+            "train_s": train_s,
+            "sample_s": sample_s,
+            "label_s": label_s,
+        }
+        self.rows[-1].update(row)
+        self.run.append_round(row)
+        self.display.row(row)
+
+
+def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:
+    """Learn the event; see `Loop.go`."""
+    if not 0 < config.labels.budget:
+        raise SamplingError("labels.budget is spent before the first label")
+    return Loop(config, run, stages, display).go()
