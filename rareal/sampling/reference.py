@@ -1,0 +1,160 @@
+"""The same pulls with the label engine instead of a committee: the numbers to compare with.
+
+LAMMPS runs the very script of `rareal.sampling.steered`, from the same velocities; only its potential block differs:
+`fix external` asks the engine for the forces at every step. Run as ``python -m rareal.sampling.reference SCRIPT`` with
+the pickled engine and frame on standard input, which is what `EngineSampler` does.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rareal.cv import Distance
+from rareal.errors import LabelError, RunFolderError, SamplingError
+from rareal.files import read_json, write_json
+from rareal.plugin import lmp_environment, load_mpi
+from rareal.protocols import Engine, Progress
+from rareal.records import Frame, Trajectory
+from rareal.sampling import lammps, steered
+from rareal.sampling.trajectory import load, save
+
+FIX = "engine"
+END = "# --- end of potential"
+POTENTIAL = f"""\
+# The label engine, called through the LAMMPS library (python -m rareal.sampling.reference); not by plain lmp.
+pair_style      zero 5.0
+pair_coeff      * *
+fix             {FIX} all external pf/callback 1 1
+fix_modify      {FIX} energy yes
+variable        energy_std equal 0.0
+variable        force_std_max equal 0.0
+variable        force_std_mean equal 0.0"""
+
+
+class EngineSampler:
+    """Pulls the molecule with the engine, several seeds at a time, resumable seed by seed.
+
+    Parameters
+    ----------
+    config : the protocol, as of the committee's pulls.
+    cv, start : as of the committee's pulls.
+    engine : the level of theory; it is sent to the processes by pickle.
+    """
+
+    def __init__(self, config: steered.Config, cv: Distance, start: Frame, engine: Engine) -> None:
+        self.config = config
+        self.cv = cv
+        self.start = start
+        self.engine = engine
+
+    def sample(self, folder: Path, seeds: Sequence[int], progress: Progress | None = None) -> list[Trajectory]:
+        """One trajectory per seed; those already in ``folder`` are read.
+
+        Raises
+        ------
+        RunFolderError
+            If ``folder`` is of another engine or protocol.
+        SamplingError
+            If a pull fails: a reference with holes is none.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim(folder)
+        missing = [seed for seed in seeds if not archive(folder, seed).exists()]
+        runs = [self._run(folder / f"seed-{seed}", seed) for seed in missing]
+        lammps.run_all(runs, self.config.cores, self.config.patience, progress, finished=self._keep)
+        return [replace(load(archive(folder, seed))[0], walker=k) for k, seed in enumerate(seeds)]
+
+    def _run(self, place: Path, seed: int) -> lammps.Run:
+        steered.prepare(place, self.start, steered.script(self.config, self.cv, self.start, seed, POTENTIAL))
+        command = [sys.executable, "-m", "rareal.sampling.reference", lammps.SCRIPT]
+        job = pickle.dumps((self.engine, self.start))
+        return lammps.Run(place, command, self.config.steps, lmp_environment(), job)
+
+    def _keep(self, run: lammps.Run) -> None:
+        seed = int(run.folder.name.removeprefix("seed-"))
+        trajectory = steered.collect(run, 0, seed, len(self.start.numbers))
+        if trajectory.note or not len(trajectory):
+            reason = trajectory.note or "no output"
+            raise SamplingError(f"the engine's pull failed: {reason}. Read {run.folder / lammps.SCREEN}")
+        save(archive(run.folder.parent, seed), [trajectory])
+        (run.folder / lammps.DUMP).unlink(missing_ok=True)
+
+    def _claim(self, folder: Path) -> None:
+        """A folder holds one engine and one protocol."""
+        unrelated = {"walkers", "cores", "patience", "keep_dumps", "driver"}
+        identity = {
+            "engine": self.engine.hash,
+            "protocol": self.config.model_dump(mode="json", exclude=unrelated),
+            "atoms": [atom + 1 for atom in self.cv.atoms],
+            "numbers": self.start.numbers.tolist(),
+            "positions": self.start.positions.tolist(),
+        }
+        path = folder / "protocol.json"
+        if path.exists() and read_json(path) != identity:
+            raise RunFolderError(f"{folder} holds a reference of another engine, protocol or structure; use another folder")
+        write_json(path, identity)
+
+
+def archive(folder: Path, seed: int) -> Path:
+    """Where the trajectory of a seed is kept."""
+    return folder / f"seed-{seed}" / "trajectory.npz"
+
+
+def drive(script: Path, engine: Engine, start: Frame) -> None:
+    """Run ``script`` in LAMMPS with the engine's energy and forces.
+
+    Raises
+    ------
+    LabelError
+        If the engine fails at a step.
+    """
+    load_mpi()
+    import lammps as library
+
+    head, tail = script.read_text(encoding="utf-8").split(END, 1)
+    program = library.lammps(cmdargs=["-log", lammps.LOG])
+    failure: list[BaseException] = []
+
+    def forces(_: Any, step: int, count: int, tags: Any, positions: Any, out: Any) -> None:
+        if failure:
+            return
+        order = np.asarray(tags).ravel() - 1
+        where = np.empty((count, 3))
+        # LAMMPS orders its atoms as it likes
+        where[order] = positions
+        try:
+            energy, values = engine.calculate(replace(start, positions=where))
+        except Exception as error:  # an exception cannot cross LAMMPS: it is raised again below
+            failure.append(LabelError(f"the engine failed at step {step}: {error}"))
+            out[:] = 0.0
+            program.force_timeout()
+            return
+        out[:] = values[order]
+        program.fix_external_set_energy_global(FIX, energy)
+
+    program.commands_string(head)
+    program.set_fix_external_callback(FIX, forces)
+    program.commands_string(tail)
+    if failure:
+        raise failure[0]
+    program.close()
+
+
+def main(script: Path) -> None:
+    """Read engine and frame from standard input and run."""
+    engine, start = pickle.load(sys.stdin.buffer)
+    try:
+        drive(script, engine, start)
+    except (LabelError, SamplingError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
