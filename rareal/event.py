@@ -1,7 +1,7 @@
 """Where the event is: which bond goes, and when, from the geometries alone.
 
-A bond's order is read off its length, b = 1 / (1 + (r / 1.3 R)^12) with R the sum of the covalent radii: close to 1 for
-a bond at rest, 1/2 when it is stretched by a third, 0 when it is gone. Nothing here knows a molecule, an element or a
+A bond's order is read off its length, b = 1 / (1 + (r / 1.45 R)^12) with R the sum of the covalent radii: close to 1 for
+a bond at rest, 1/2 when it is stretched by nearly a half, 0 when it is gone. Nothing here knows a molecule, an element or a
 collective variable; a proton that hops is a bond that goes and another that comes.
 """
 
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from rareal.records import Array
 
-STRETCH = 1.3
+STRETCH = 1.45
 POWER = 12
 BONDED = 0.3
-"""Pairs of at least this order at the start or at the end are looked at (r < 1.4 R)."""
+"""Pairs of at least this order at the start or at the end are looked at (r < 1.55 R)."""
 
 HAPPENED = 0.5
 """A bond has gone or come when its order has changed by more than this from start to end."""
 
-FAST = 0.1
+FAST = 0.3
 """The event lasts while the deciding bond's order changes at more than this share of its largest rate."""
 
 
