@@ -1,0 +1,388 @@
+"""Quasi-static rupture (CoGEF): the ends pulled apart step by step, the rest relaxed at every step.
+
+M. K. Beyer, J. Chem. Phys. 2000, 112, 7307. Where several bonds are equivalent, as the two terminal ones of an alkane,
+all stretch alike and a relaxation started from a symmetric structure stays symmetric beyond the point where that is
+a minimum: it then balances on a ridge, and how far depends on the optimiser's noise. So the point of rupture is found as
+what it is, the loss of stability: the softest mode of the constrained molecule reaches zero curvature.
+
+The rupture distance follows the curvature of the surface; energies at that distance follow it with the slope F_max. So
+two surfaces are compared at the same distance (`compare`), and the distances with each other. The *crossing*, where the
+intact and the broken molecule have the same energy, does not depend on curvatures at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from rareal.bonds import Pairs, bond_class, bonds, stretches
+from rareal.files import write_npz
+from rareal.protocols import EnergyForces
+from rareal.records import Array, Frame
+from rareal.relaxation import RelaxationError, Stretched, relax, softest_mode
+from rareal.schema import Section
+from rareal.units import Force, Length
+
+BROKEN = 1.7
+"""Times the sum of the covalent radii: a relaxed bond that long is gone."""
+
+
+class Config(Section):
+    """How finely the molecule is pulled."""
+
+    step: Length = Field(0.05, gt=0, description="step of the distance, Å")
+    fmax: Force = Field(0.002, gt=0, description="largest force on a relaxed atom, eV/Å")
+    resolution: Length = Field(0.005, gt=0, description="the distance of rupture is bisected to this, Å")
+    max_stretch: Length = Field(4.0, gt=0, description="give up when the ends are this much farther apart, Å")
+
+
+@dataclass(frozen=True, eq=False)
+class Rupture:
+    """A quasi-static pull. Energies are relative to the relaxed start, eV; distances Å; forces eV/Å.
+
+    Attributes
+    ----------
+    distances, energies, forces : [S] the intact molecule's branch, the last within ``resolution`` of the rupture.
+    positions : [S, N, 3] its structures.
+    break_distance : where the intact molecule loses its stability; nan if it was not reached.
+    energy_max : energy there (E_max).
+    force_max : largest force up to there (F_max).
+    broken_bond : the bond that goes, atoms counted from 1; (0, 0) if none.
+    broken_class : name shared by equivalent bonds.
+    crossing_distance, crossing_energy : where intact and broken molecule have the same energy; nan if not found.
+    broken_distances, broken_energies, broken_positions : [B] and [B, N, 3] the relaxed broken molecule.
+    start_energy : energy of the relaxed start, eV.
+    calls : evaluations of the potential.
+    note : empty, or why the pull ended without a rupture.
+    """
+
+    distances: Array
+    energies: Array
+    forces: Array
+    positions: Array
+    break_distance: float
+    energy_max: float
+    force_max: float
+    broken_bond: tuple[int, int]
+    broken_class: str
+    crossing_distance: float
+    crossing_energy: float
+    broken_distances: Array
+    broken_energies: Array
+    broken_positions: Array
+    start_energy: float
+    calls: int
+    note: str = ""
+
+    @property
+    def broke(self) -> bool:
+        """Whether a rupture was found."""
+        return not self.note
+
+    def energy_at(self, distance: float) -> float:
+        """Energy of the intact branch at ``distance`` (cubic through energies and forces), eV."""
+        return _hermite(distance, self.distances, self.energies, self.forces)
+
+
+@dataclass(frozen=True)
+class RuptureError:
+    """A committee's rupture against the engine's.
+
+    Attributes
+    ----------
+    energy : difference of the energies at the smaller of the two rupture distances, eV.
+    energy_max : difference of the energies each at its own rupture distance, eV.
+    force_percent : difference of F_max, %.
+    distance : difference of the rupture distances, Å.
+    crossing_energy : difference of the energies at the crossings of intact and broken branch, eV.
+    same_bond : whether the bonds that go are equivalent.
+    """
+
+    energy: float
+    energy_max: float
+    force_percent: float
+    distance: float
+    crossing_energy: float
+    same_bond: bool
+
+
+def compare(committee: Rupture, engine: Rupture) -> RuptureError:
+    """Committee minus engine; nan where one of them did not break."""
+    common = min(committee.break_distance, engine.break_distance)
+    both = committee.broke and engine.broke
+    return RuptureError(
+        energy=committee.energy_at(common) - engine.energy_at(common) if both else math.nan,
+        energy_max=committee.energy_max - engine.energy_max,
+        force_percent=100.0 * (committee.force_max / engine.force_max - 1.0) if both else math.nan,
+        distance=committee.break_distance - engine.break_distance,
+        crossing_energy=committee.crossing_energy - engine.crossing_energy,
+        same_bond=both and committee.broken_class == engine.broken_class,
+    )
+
+
+def rupture(potential: EnergyForces, start: Frame, ends: tuple[int, int], config: Config) -> Rupture:
+    """Pull ``start`` apart at its two ``ends`` (atoms counted from 0) until a bond breaks.
+
+    Whatever a poor surface does, a record comes back; its ``note`` says what went wrong.
+
+    Raises
+    ------
+    LabelError
+        If the potential is an engine that fails.
+    """
+    return _Pull(potential, start, ends, config).run()
+
+
+@dataclass
+class _State:
+    """A relaxed structure of the intact molecule."""
+
+    distance: float
+    positions: Array
+    energy: float
+    force: float
+    curvature: float = math.nan
+    mode: Array | None = field(default=None, repr=False)
+
+
+class _Pull:
+    """The pull in progress."""
+
+    def __init__(self, potential: EnergyForces, start: Frame, ends: tuple[int, int], config: Config) -> None:
+        self.config = config
+        self.start = start
+        self.system = Stretched(potential, start, ends)
+        self.bonded: Pairs = bonds(start.numbers, start.positions)
+        self.hessian = np.empty((0, 0))
+        self.states: list[_State] = []
+
+    def run(self) -> Rupture:
+        try:
+            self.hessian = self.system.hessian(self.start.positions)
+            distance = float(np.linalg.norm(np.subtract(*self.start.positions[list(self.system.ends)])))
+            self.states.append(self._relaxed(self.start.positions, distance))
+            broken = self._climb()
+        except RelaxationError as error:
+            return self._record(note=str(error))
+        if broken is None:
+            return self._record(note=f"no bond broke within {self.config.max_stretch:g} Å")
+        try:
+            return self._conclude(broken)
+        except RelaxationError as error:
+            return self._record(note=str(error))
+
+    def _climb(self) -> Array | None:
+        """Step until the molecule has broken or has lost its stability; return a broken structure."""
+        last = self.states[0].distance + self.config.max_stretch
+        while self.states[-1].distance < last:
+            reached = self._next(self.states[-1].distance + self.config.step)
+            if not isinstance(reached, _State):
+                return reached
+            self.states.append(reached)
+            if self._suspicious() and (broken := self._fall(reached)) is not None:
+                return broken
+        return self._fall(self.states[-1])
+
+    def _suspicious(self) -> bool:
+        """Whether the force has passed its maximum: every third step from then on."""
+        since = len(self.states) - 1 - int(np.argmax([state.force for state in self.states]))
+        return since > 0 and since % 3 == 0
+
+    def _next(self, distance: float) -> _State | Array:
+        """Relax at ``distance``, extrapolating from the states before; a broken structure if it breaks on the way."""
+        below = [state for state in self.states if state.distance < distance][-2:]
+        guess = below[-1].positions
+        if len(below) == 2:
+            share = (distance - below[1].distance) / (below[1].distance - below[0].distance)
+            guess = guess + min(share, 1.0) * (guess - below[0].positions)
+        state = self._relaxed(self.system.stretched(guess, distance), distance)
+        return state.positions if self._broken_bond(state.positions) else state
+
+    def _relaxed(self, positions: Array, distance: float) -> _State:
+        positions, energy, forces, self.hessian = relax(self.system, positions, self.hessian, self.config.fmax)
+        return _State(distance, positions, energy, self.system.pull(positions, forces))
+
+    def _soften(self, state: _State) -> _State:
+        """Fill in the state's lowest curvature."""
+        if state.mode is None:
+            state.curvature, state.mode = softest_mode(self.system, state.positions, self.hessian)
+        return state
+
+    def _fall(self, state: _State) -> Array | None:
+        """Let go along the softest mode of a state that is no minimum; a broken structure if it leads to one."""
+        self.hessian = self.system.hessian(state.positions)
+        mode = self._soften(state).mode
+        if state.curvature >= 0 or mode is None:
+            return None
+        mode = mode / np.abs(mode).max() * np.sign(mode[np.argmax(np.abs(mode))])
+        for sign in (1.0, -1.0):
+            positions = self.system.moved(state.positions, sign * self.config.step * mode)
+            positions = relax(self.system, positions, self.hessian, self.config.fmax)[0]
+            if self._broken_bond(positions):
+                return positions
+        return None
+
+    def _broken_bond(self, positions: Array) -> tuple[int, int] | None:
+        """The bond of the start that is most broken, if one is."""
+        lengths = stretches(self.start.numbers, positions, self.bonded)
+        if not len(lengths) or lengths.max() < BROKEN:
+            return None
+        first, second = self.bonded[int(np.argmax(lengths))]
+        return int(first), int(second)
+
+    def _conclude(self, broken: Array) -> Rupture:
+        """From a broken structure: where exactly the intact branch ends, and where the broken one meets it."""
+        self.hessian = self.system.hessian(self.states[-1].positions)
+        unstable = self._bisect()
+        branch = self._broken_branch(broken)
+        return self._record(unstable, branch, self._broken_bond(broken))
+
+    def _bisect(self) -> _State | None:
+        """Cut ``states`` back to the stable ones and refine; return the unstable state just above, if there is one."""
+        low, high = 0, len(self.states)
+        # states[low] is stable, states[high] is not (or has broken)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._soften(self.states[middle]).curvature > 0 else (low, middle)
+        above = self.states[high] if high < len(self.states) else None
+        self.states = self.states[:high]
+        top = above.distance if above is not None else self.states[-1].distance + self.config.step
+        while top - self.states[-1].distance > self.config.resolution:
+            reached = self._next((self.states[-1].distance + top) / 2)
+            if isinstance(reached, _State) and self._soften(reached).curvature > 0:
+                self.states.append(reached)
+                continue
+            above = reached if isinstance(reached, _State) else None
+            top = (self.states[-1].distance + top) / 2
+        return above if above is not None else None
+
+    def _broken_branch(self, broken: Array) -> list[_State]:
+        """The broken molecule, from where it was found back to where it costs as much as the intact one."""
+        grid = [state.distance for state in self.states]
+        distance = float(np.linalg.norm(np.subtract(*broken[list(self.system.ends)])))
+        hessian = self.hessian
+        self.hessian = self.system.hessian(broken)
+        branch = [self._relaxed(broken, distance)]
+        for distance in reversed([value for value in grid if value < distance]):
+            positions = self.system.stretched(branch[-1].positions, distance)
+            try:
+                state = self._relaxed(positions, distance)
+            except RelaxationError:
+                break
+            if self._broken_bond(state.positions) is None:
+                break
+            branch.append(state)
+            if state.energy > self.states[grid.index(distance)].energy:
+                break
+        self.hessian = hessian
+        return branch[::-1]
+
+    def _record(
+        self, above: _State | None = None, branch: list[_State] | None = None, bond: tuple[int, int] | None = None, note: str = ""
+    ) -> Rupture:
+        """Everything in one record."""
+        states, branch = self.states, branch or []
+        start = states[0].energy if states else math.nan
+        distances, forces = _array(s.distance for s in states), _array(s.force for s in states)
+        energies = _array(s.energy - start for s in states)
+        broke = bond is not None
+        end = _end_of_stability(states[-1], above, self.config) if broke else math.nan
+        lower = _array(s.energy - start for s in branch)
+        crossing = _crossing(distances, energies, forces, _array(s.distance for s in branch), lower)
+        shape = (-1, len(self.start.numbers), 3)
+        return Rupture(
+            distances=distances,
+            energies=energies,
+            forces=forces,
+            positions=_array(s.positions for s in states).reshape(shape),
+            break_distance=end,
+            energy_max=_hermite(end, distances, energies, forces) if broke else math.nan,
+            force_max=_largest(distances, forces, above, end) if broke else math.nan,
+            broken_bond=(bond[0] + 1, bond[1] + 1) if bond is not None else (0, 0),
+            broken_class=bond_class(self.start.numbers, self.bonded, bond) if bond is not None else "",
+            crossing_distance=crossing,
+            crossing_energy=_hermite(crossing, distances, energies, forces),
+            broken_distances=_array(s.distance for s in branch),
+            broken_energies=lower,
+            broken_positions=_array(s.positions for s in branch).reshape(shape),
+            start_energy=start,
+            calls=self.system.calls,
+            note=note,
+        )
+
+
+def _array(values: Any) -> Array:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _end_of_stability(below: _State, above: _State | None, config: Config) -> float:
+    """Where the curvature is zero, between the last stable state and the unstable or broken one above it."""
+    if above is None:
+        return below.distance + config.resolution / 2
+    share = below.curvature / (below.curvature - above.curvature)
+    return below.distance + float(np.clip(share, 0.0, 1.0)) * (above.distance - below.distance)
+
+
+def _largest(distances: Array, forces: Array, above: _State | None, end: float) -> float:
+    """Largest force up to ``end``: the vertex of a parabola if the maximum lies before, else the force at the end."""
+    if above is not None:
+        distances, forces = np.append(distances, above.distance), np.append(forces, above.force)
+    peak = int(np.argmax(forces))
+    # points closer than the pull's own step would make a parabola of noise
+    step = float(np.median(np.diff(distances))) if len(distances) > 1 else 0.0
+    near = [k for k in range(len(distances)) if abs(distances[k] - distances[peak]) < 2.5 * step]
+    if len(near) < 3:
+        return float(forces[peak])
+    centre = distances[peak]
+    curve = np.polyfit(distances[near] - centre, forces[near], 2)
+    vertex = centre - curve[1] / (2 * curve[0]) if curve[0] < 0 else math.inf
+    return float(np.polyval(curve, min(vertex, end) - centre))
+
+
+def _hermite(distance: float, distances: Array, energies: Array, forces: Array) -> float:
+    """Cubic through energies and slopes; linear outside."""
+    if math.isnan(distance) or not len(distances):
+        return math.nan
+    if distance <= distances[0] or distance >= distances[-1] or len(distances) < 2:
+        end = 0 if distance <= distances[0] else -1
+        return float(energies[end] + forces[end] * (distance - distances[end]))
+    right = int(np.searchsorted(distances, distance))
+    left = right - 1
+    width = distances[right] - distances[left]
+    t = (distance - distances[left]) / width
+    return float(
+        energies[left] * (1 + 2 * t) * (1 - t) ** 2
+        + energies[right] * t * t * (3 - 2 * t)
+        + width * (forces[left] * t * (1 - t) ** 2 + forces[right] * t * t * (t - 1))
+    )
+
+
+def _crossing(distances: Array, energies: Array, forces: Array, broken: Array, lower: Array) -> float:
+    """Distance at which both branches have the same energy; nan if they do not meet."""
+    if len(broken) < 2:
+        return math.nan
+    gap = lower - np.array([_hermite(d, distances, energies, forces) for d in broken])
+    if not (gap[0] > 0 > gap[1]):
+        return math.nan
+    return float(broken[0] + (broken[1] - broken[0]) * gap[0] / (gap[0] - gap[1]))
+
+
+def save(path: Path, record: Rupture) -> Path:
+    """Write a rupture to an ``.npz``."""
+    return write_npz(path, **{item.name: getattr(record, item.name) for item in fields(Rupture)})
+
+
+def load(path: Path) -> Rupture:
+    """Read what `save` wrote."""
+    with np.load(path) as archive:
+        values: dict[str, Any] = {item.name: archive[item.name] for item in fields(Rupture)}
+    first, second = values["broken_bond"]
+    return Rupture(
+        **{name: value.item() if value.ndim == 0 else value for name, value in values.items() if name != "broken_bond"},
+        broken_bond=(int(first), int(second)),
+    )
