@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rareal import __version__
+from rareal import __version__, seeds
 from rareal.config import FREE_KEYS, Config
 from rareal.errors import RunFolderError
 from rareal.files import read_csv, read_json, sync_tree, write_atomically, write_csv, write_json, write_text
@@ -193,22 +193,11 @@ class RunFolder:
 
     def rng(self, round_number: int, stage: str, *ids: int | str) -> np.random.Generator:
         """The random stream of a stage, or of one member or walker in it; independent of every other."""
-        return np.random.default_rng(self._sequence(round_number, stage, *ids))
+        return seeds.stream(self._seed, round_number, stage, *ids)
 
     def seed(self, round_number: int, stage: str, *ids: int | str) -> int:
         """A seed for a program of its own, from 1 to 899 999 999 (what LAMMPS takes)."""
-        return 1 + int(self._sequence(round_number, stage, *ids).generate_state(1, np.uint64)[0] % 899_999_999)
-
-    def _sequence(self, *names: int | str) -> np.random.SeedSequence:
-        # the names are hashed one by one, and their number is kept: ("ab", "c") is not ("a", "bc")
-        key = [word for name in names for word in _words(name)]
-        return np.random.SeedSequence(self._seed, spawn_key=tuple(key))
-
-
-def _words(name: int | str) -> list[int]:
-    kind = "name" if isinstance(name, str) else "number"
-    digest = hashlib.sha256(f"{kind}:{name}".encode()).digest()
-    return [int.from_bytes(digest[start : start + 4], "little") for start in (0, 4)]
+        return seeds.integer(self._seed, round_number, stage, *ids)
 
 
 def config_hash(config: Config) -> str:

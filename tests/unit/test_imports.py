@@ -11,7 +11,7 @@ import rareal
 
 PACKAGE = Path(rareal.__file__).parent
 STAGES = ("data", "models", "training", "export", "sampling", "uncertainty", "selection", "labeling", "report")
-BASE = {"errors", "units", "records", "protocols", "cv", "schema", "files", "plugin", "neighbours"}
+BASE = {"errors", "units", "records", "protocols", "cv", "schema", "files", "plugin", "neighbours", "event", "bonds"}
 """Modules that every stage may use; they import no stage themselves."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 
