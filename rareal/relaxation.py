@@ -127,7 +127,7 @@ def relax(
         while True:
             trial = system.moved(positions, step)
             new_energy, new_forces = system.evaluate(trial)
-            # a uphill step means that the Hessian is of somewhere else
+            # an uphill step means that the Hessian is of somewhere else
             if new_energy < energy + 1e-3 or np.abs(step).max() < 1e-3:
                 break
             hessian = _update(hessian, step, -new_forces[system.free].ravel() - gradient)
@@ -139,9 +139,10 @@ def relax(
 
 def _newton_step(hessian: Array, gradient: Array) -> Array:
     values, vectors = np.linalg.eigh(hessian)
-    step: Array = -vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), SOFTEST))
+    step = -vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), SOFTEST))
     longest = np.linalg.norm(step.reshape(-1, 3), axis=1).max()
-    return step * min(1.0, LONGEST / longest)
+    limited: Array = step * min(1.0, float(LONGEST / longest))
+    return limited
 
 
 def _update(hessian: Array, step: Array, change: Array) -> Array:

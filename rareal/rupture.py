@@ -1,9 +1,9 @@
 """Quasi-static rupture (CoGEF): the ends pulled apart step by step, the rest relaxed at every step.
 
 M. K. Beyer, J. Chem. Phys. 2000, 112, 7307. Where several bonds are equivalent, as the two terminal ones of an alkane,
-all stretch alike and a relaxation started from a symmetric structure stays symmetric beyond the point where that is
-a minimum: it then balances on a ridge, and how far depends on the optimiser's noise. So the point of rupture is found as
-what it is, the loss of stability: the softest mode of the constrained molecule reaches zero curvature.
+all stretch alike, and a relaxation started from a symmetric structure stays symmetric beyond the point where that is
+a minimum: it then balances on a ridge, and how far depends on the optimiser's noise. So the point of rupture is found
+as what it is, the loss of stability: the softest mode of the constrained molecule reaches zero curvature.
 
 The rupture distance follows the curvature of the surface; energies at that distance follow it with the slope F_max. So
 two surfaces are compared at the same distance (`compare`), and the distances with each other. The *crossing*, where the
@@ -283,7 +283,11 @@ class _Pull:
         return branch[::-1]
 
     def _record(
-        self, above: _State | None = None, branch: list[_State] | None = None, bond: tuple[int, int] | None = None, note: str = ""
+        self,
+        above: _State | None = None,
+        branch: list[_State] | None = None,
+        bond: tuple[int, int] | None = None,
+        note: str = "",
     ) -> Rupture:
         """Everything in one record."""
         states, branch = self.states, branch or []

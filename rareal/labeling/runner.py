@@ -110,14 +110,16 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _start(self) -> Connection:
         if self._stopped:
             raise WorkerDied("the label engine has been stopped")
         ours, theirs = socket.socketpair()
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rareal.labeling.worker", str(theirs.fileno())],
@@ -131,7 +133,9 @@ class Worker:
         found = self._ask(self._connection, self.engine, START_TIMEOUT)
         if found != self.engine.hash:
             self.close()
-            raise LabelError(f"the engine's hash in the worker, {found}, is not {self.engine.hash}; is it pickled whole?")
+            raise LabelError(
+                f"the engine's hash in the worker, {found}, is not {self.engine.hash}; is it pickled whole?"
+            )
         return self._connection
 
     def _ask(self, connection: Connection, question: Any, timeout: float) -> Any:
@@ -245,7 +249,9 @@ class Labeler:
     def __enter__(self) -> Labeler:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check(self, results: Sequence[Label | FailedLabel]) -> None:

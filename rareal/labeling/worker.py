@@ -13,8 +13,8 @@ import time
 from multiprocessing.connection import Connection
 
 from rareal.errors import LabelError
-from rareal.records import FailedLabel, Frame, Label
 from rareal.protocols import Engine
+from rareal.records import FailedLabel, Frame, Label
 
 
 def compute(engine: Engine, engine_hash: str, frame: Frame) -> Label | FailedLabel:

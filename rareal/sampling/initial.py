@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from rareal.protocols import Engine, Progress
-from rareal.records import Array, Frame, Label, LabeledFrame
+from rareal.records import Frame, Label, LabeledFrame
 from rareal.schema import Section
 from rareal.units import Temperature, Time
 
@@ -101,16 +101,14 @@ def _calculator(engine: Engine, start: Frame) -> Any:
     """The engine as an ASE calculator that counts its calls."""
     from ase.calculators.calculator import Calculator, all_changes
 
-    class Counting(Calculator):  # type: ignore[misc]
-        implemented_properties = ("energy", "forces")
+    class Counting(Calculator):
+        implemented_properties = ["energy", "forces"]  # noqa: RUF012  (ASE's own form)
         calls = 0
 
-        def calculate(
-            self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
-        ) -> None:
-            super().calculate(atoms, properties, system_changes)
+        def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+            super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
             energy, forces = engine.calculate(replace(start, positions=np.array(atoms.positions, dtype=np.float64)))
-            self.results: dict[str, float | Array] = {"energy": energy, "forces": forces}
+            self.results = {"energy": energy, "forces": forces}
             self.calls += 1
 
-    return Counting()
+    return Counting()  # type: ignore[no-untyped-call]

@@ -66,7 +66,17 @@ def data_file(frame: Frame) -> str:
     names = elements(frame)
     types = [names.index(chemical_symbols[number]) + 1 for number in frame.numbers]
     masses = [atomic_masses[chemical_symbols.index(name)] for name in names]
-    lines = ["Written by rareal", "", f"{len(types)} atoms", f"{len(names)} atom types", "", *_box(frame), "", "Masses", ""]
+    lines = [
+        "Written by rareal",
+        "",
+        f"{len(types)} atoms",
+        f"{len(names)} atom types",
+        "",
+        *_box(frame),
+        "",
+        "Masses",
+        "",
+    ]
     lines += [f"{k} {mass:.8g}  # {name}" for k, (mass, name) in enumerate(zip(masses, names, strict=True), start=1)]
     lines += ["", "Atoms  # atomic", ""]
     lines += [
@@ -148,7 +158,6 @@ class Run:
         """Steps of the pull so far."""
         return last_step(self.folder / TABLE)
 
-
     def _feed(self) -> None:
         """Hand over standard input; a process that has died already says so elsewhere."""
         if self.process is None or self.process.stdin is None:
@@ -229,11 +238,13 @@ def explain(code: int, folder: Path) -> str:
     if code == 0:
         return ""
     text = "".join(
-        path.read_text(encoding="utf-8", errors="replace")
-        for path in (folder / LOG, folder / SCREEN)
-        if path.exists()
+        path.read_text(encoding="utf-8", errors="replace") for path in (folder / LOG, folder / SCREEN) if path.exists()
     )
-    for sign, reason in (("Lost atoms", "lost atoms"), ("Non-numeric", "not finite"), ("Out of range atoms", "lost atoms")):
+    for sign, reason in (
+        ("Lost atoms", "lost atoms"),
+        ("Non-numeric", "not finite"),
+        ("Out of range atoms", "lost atoms"),
+    ):
         if sign in text:
             return reason
     errors = [line.strip() for line in text.splitlines() if "ERROR" in line or "Error:" in line]

@@ -98,7 +98,9 @@ class EngineSampler:
         }
         path = folder / "protocol.json"
         if path.exists() and read_json(path) != identity:
-            raise RunFolderError(f"{folder} holds a reference of another engine, protocol or structure; use another folder")
+            raise RunFolderError(
+                f"{folder} holds a reference of another engine, protocol or structure; use another folder"
+            )
         write_json(path, identity)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,5 +93,5 @@ def load(path: Path) -> list[Trajectory]:
         ]
 
 
-def _plain(value: NDArray[np.generic]) -> object:
+def _plain(value: NDArray[np.generic]) -> Any:
     return value.item() if value.ndim == 0 else value

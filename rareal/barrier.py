@@ -1,0 +1,145 @@
+"""The barrier as three numbers: work of the pull, error along its path, quasi-static rupture.
+
+The work's maximum (W_max) is the paper's activation energy, and ill-conditioned: the bond goes when the residual
+barrier under load has sunk to a few kT, and 0.01 Å of pulling is 1 kcal/mol of work. The error along the path and the
+quasi-static rupture (`rareal.rupture`) are well-conditioned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rareal.event import find_event
+from rareal.records import Array, FailedLabel, Label, Trajectory
+from rareal.rupture import Config as RuptureConfig
+from rareal.schema import Misfit, Section
+
+
+class Config(Section):
+    """How a round's barrier is checked."""
+
+    kind: Literal["path"] = "path"
+    path_frames: int = Field(
+        48, ge=4, description="frames of the round's own pull that the engine labels; each is a label"
+    )
+    break_frames: int = Field(16, ge=0, description="of these, frames within the break itself")
+    beyond_steps: int = Field(100, ge=0, description="steps after the break that are still checked")
+    rupture: RuptureConfig = RuptureConfig.model_validate({})
+
+    def check_against(self, config: Any) -> None:
+        """Refuse more frames in the break than there are."""
+        if self.break_frames > self.path_frames - 4:
+            raise Misfit("break_frames", f"must leave 4 of the {self.path_frames} path_frames for before and after")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Maximum of the spring's work over several pulls, eV.
+
+    Attributes
+    ----------
+    maxima : one per trajectory.
+    mean : their mean; nan for none.
+    error : standard error of the mean; nan for fewer than two.
+    """
+
+    maxima: tuple[float, ...]
+    mean: float
+    error: float
+
+
+def work(trajectories: Sequence[Trajectory]) -> Work:
+    """W_max of complete pulls; those that were cut short (``note``) have no maximum and are left out."""
+    maxima = [float(t.work.max()) for t in trajectories if len(t) and not t.note]
+    count = len(maxima)
+    mean = float(np.mean(maxima)) if count else math.nan
+    error = float(np.std(maxima, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    return Work(tuple(maxima), mean, error)
+
+
+def path_frames(
+    numbers: NDArray[np.int64], trajectory: Trajectory, count: int, in_break: int, beyond: int
+) -> NDArray[np.int64]:
+    """Rows of a trajectory to be checked, in order, the first row always among them.
+
+    ``in_break`` rows lie within the break. Of the others two thirds lie before it, every second of them in the last
+    tenth of the way, and a third after it, within ``beyond`` steps. Without an event they are spread evenly.
+
+    Parameters
+    ----------
+    numbers : [N] atomic numbers.
+    trajectory : the pull.
+    count : rows in all; fewer come back where the trajectory has fewer.
+    in_break : rows within the break.
+    beyond : steps after the break that count as its aftermath.
+    """
+    last = len(trajectory) - 1
+    event = find_event(numbers, trajectory.positions)
+    if event is None or last < count:
+        return _spread(0, last, min(count, last + 1), ())
+    final = int(np.searchsorted(trajectory.steps, trajectory.steps[event.end] + beyond, side="right")) - 1
+    after = min((count - in_break) // 3, final - event.end)
+    chosen = _spread(event.onset, event.end, in_break, ())
+    chosen = np.union1d(chosen, _spread(event.end + 1, final, after, chosen))
+    near = (count - len(chosen)) // 2
+    chosen = np.union1d(chosen, _spread(int(0.9 * event.onset), event.onset - 1, near, chosen))
+    chosen = np.union1d(chosen, [0])
+    return np.union1d(chosen, _spread(0, event.onset - 1, count - len(chosen), chosen)).astype(np.int64)
+
+
+def _spread(first: int, last: int, count: int, taken: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most ``count`` rows between ``first`` and ``last``, evenly, none of those already taken."""
+    free = np.setdiff1d(np.arange(first, last + 1), np.asarray(taken, dtype=np.int64))
+    if count < 1 or not len(free):
+        return np.empty(0, dtype=np.int64)
+    places = np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(np.int64)
+    return free[np.unique(places)]
+
+
+@dataclass(frozen=True, eq=False)
+class PathError:
+    """Committee minus engine along a path, each relative to the first frame that has a label.
+
+    Attributes
+    ----------
+    errors : [K] eV; nan for frames without a label.
+    largest : largest absolute error, eV; nan if fewer than two frames have labels.
+    rms : root mean square, eV.
+    failed : frames without a label.
+    """
+
+    errors: Array
+    largest: float
+    rms: float
+    failed: int
+
+
+def path_error(committee: Array, labels: Sequence[Label | FailedLabel]) -> PathError:
+    """Compare the committee's energies [K] (eV) with the engine's labels of the same frames."""
+    engine = np.array([label.energy if isinstance(label, Label) else math.nan for label in labels])
+    known = np.flatnonzero(np.isfinite(engine) & np.isfinite(committee))
+    failed = len(engine) - len(known)
+    if len(known) < 2:
+        return PathError(np.full(len(engine), math.nan), math.nan, math.nan, failed)
+    errors = (committee - committee[known[0]]) - (engine - engine[known[0]])
+    errors[~np.isin(np.arange(len(errors)), known)] = math.nan
+    used = errors[known]
+    return PathError(errors, float(np.abs(used).max()), float(np.sqrt(np.mean(used**2))), failed)
+
+
+def broken_bond(numbers: NDArray[np.int64], trajectory: Trajectory) -> tuple[int, int] | None:
+    """The bond that decides the trajectory's event, atoms counted from 1; None if there is no event."""
+    event = find_event(numbers, trajectory.positions)
+    return None if event is None else (event.pair[0] + 1, event.pair[1] + 1)
+
+
+def build(config: Config) -> Config:
+    """The check is plain functions; its configuration is all there is to build."""
+    return config
