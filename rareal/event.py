@@ -89,9 +89,3 @@ def _window(order: Array, pair: tuple[int, int]) -> Event:
     end = peak + int(after[0]) if len(after) else len(order) - 1
     return Event(onset, peak, end, pair)
 
-
-def broken_bonds(numbers: NDArray[np.int64], positions: Array) -> list[tuple[int, int]]:
-    """Pairs (0-based) bonded in the first frame and not in the last."""
-    orders, pairs = bond_orders(numbers, positions)
-    gone = (orders[0] > HAPPENED) & (orders[0] - orders[-1] > HAPPENED)
-    return [(int(a), int(b)) for a, b in pairs[gone]]

@@ -15,18 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rareal.check import Check, Findings, figures, meets
 from rareal.data import dataset
 from rareal.errors import SamplingError
 from rareal.files import write_csv
 from rareal.progress import Display
-from rareal.protocols import Progress, Sampler, Selector
+from rareal.protocols import Labeler, Progress, Sampler, Selector
 from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.reference import Reference
 from rareal.rundir import RunFolder
+from rareal.sampling import trajectory
+from rareal.training.trainer import CommitteeTrainer as Trainer
+from rareal.training.trainer import Trained
 
 Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
 """(frames, last mask, last best member, random stream) -> training mask [M, F]."""
 
-DATA = "data.h5"
+DATA, TRAJECTORIES = "data.h5", "trajectories.npz"
 PATH_ORIGIN, SELECTED_ORIGIN = "path", "selected"
 
 
@@ -35,22 +40,23 @@ class Stages:
     """The stages, built from the configuration by `rareal.build`.
 
     initial : (seed, progress) -> labelled frames to begin with, and how many engine calls they took.
-    check : compares committee and engine along a trajectory, and the committee's rupture; see `rareal.check`.
     threshold : the energy std [eV] above which a frame is new to the committee.
     augment : noise copies of frames.
-    reference : row of figures of the engine's own drive, empty where there is none.
+    reference : the engine's own figures, None where there are none yet.
+    velocity_seeds : one pull per seed, the same in every round.
     """
 
     initial: Callable[[int, Progress], tuple[list[LabeledFrame], int]]
     split: Split
-    trainer: Any
+    trainer: Trainer
     sampler: Sampler
-    check: Any
+    check: Check
     threshold: Callable[[Sequence[Trajectory]], float]
     selector: Selector
     augment: Callable[[Sequence[Frame], np.random.Generator], list[Frame]]
-    labeler: Any
-    reference: Any
+    labeler: Labeler
+    reference: Reference | None
+    velocity_seeds: Sequence[int]
 
 
 class Loop:
@@ -63,7 +69,7 @@ class Loop:
         self.display = display
         self.data: list[LabeledFrame] = []
         self.labels = 0
-        self.trained: Any = None
+        self.trained: Trained | None = None
         self.mask: NDArray[np.bool_] | None = None
         self.rows: list[dict[str, Any]] = []
 
@@ -74,11 +80,13 @@ class Loop:
             self.display.round(number, self.config.rounds)
             train_s = self.train(number)
             trajectories, sample_s = self.drive(number)
-            findings, check_s = self.check(number, trajectories)
-            converged = self.converged(findings)
+            findings, label_s = self.check(number, trajectories)
+            row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
+            converged = self.converged(row)
             last = converged or number + 1 == self.config.rounds or self.budget <= 0
-            label_s = check_s + (0.0 if last else self.extend(number, trajectories))
-            self.report(number, trajectories, findings, train_s, sample_s, label_s)
+            if not last:
+                label_s += self.extend(number, trajectories)
+            self.report({**row, "labels": self.labels, "train_s": train_s, "sample_s": sample_s, "label_s": label_s})
             if last:
                 break
         self.run.finish(converged=converged, rounds=len(self.rows), labels=self.labels)
@@ -123,15 +131,16 @@ class Loop:
         if not stage.done:
             with self.display.stage("drive") as progress:
                 trajectories = self.stages.sampler.sample(
-                    self.trained.model, stage.folder, self.trained.best, self.config.frame, progress
+                    self.trained.model, stage.folder, self.stages.velocity_seeds, progress
                 )
-            stage.finish(notes=[t.note for t in trajectories])
-        trajectories = self.stages.sampler.load(stage.folder)
-        for note in filter(None, stage.summary["notes"]):
+            trajectory.save(stage.folder / TRAJECTORIES, trajectories)
+            stage.finish(notes=[f"walker {t.walker}: {t.note}" for t in trajectories if t.note])
+        trajectories = trajectory.load(stage.folder / TRAJECTORIES)
+        for note in stage.summary["notes"]:
             self.display.note(f"round {number}: {note}")
         return trajectories, stage.seconds
 
-    def check(self, number: int, trajectories: Sequence[Trajectory]) -> tuple[Any, float]:
+    def check(self, number: int, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
         """Compare committee and engine along this round's own path; the labels join the data."""
         stage = self.run.stage(number, "check")
         if not stage.done:
@@ -199,25 +208,15 @@ class Loop:
         dataset.refuse_mixture(self.data)
         self.labels += labels
 
-    def converged(self, findings: Any) -> bool:
+    def converged(self, row: dict[str, Any]) -> bool:
         """Whether this round and those before it meet the limits often enough in a row."""
-        self.rows.append({"met": findings.meets(self.config.convergence, self.rows)})
+        row["met"] = meets(row, self.rows[-1] if self.rows else None, self.config.convergence)
         rounds = self.config.convergence.rounds
-        return len(self.rows) >= rounds and all(row["met"] for row in self.rows[-rounds:])
+        return all(r["met"] for r in [*self.rows, row][-rounds:]) and len(self.rows) + 1 >= rounds
 
-    def report(
-        self, number: int, trajectories: Sequence[Trajectory], findings: Any, train_s: float, sample_s: float, label_s: float
-    ) -> None:
+    def report(self, row: dict[str, Any]) -> None:
         """Write the round's row."""
-        row = {
-            "round": number,
-            "labels": self.labels,
-            **findings.figures(trajectories, self.stages.reference),
-            "train_s": train_s,
-            "sample_s": sample_s,
-            "label_s": label_s,
-        }
-        self.rows[-1].update(row)
+        self.rows.append(row)
         self.run.append_round(row)
         self.display.row(row)
 

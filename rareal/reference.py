@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from rareal.barrier import broken_bond, work
 from rareal.errors import RunFolderError
-from rareal.event import broken_bonds
 from rareal.files import read_json, write_json
 from rareal.records import Trajectory
 from rareal.rupture import Rupture, load, rupture, save
+from rareal.sampling.reference import archive
+from rareal.sampling.trajectory import load as load_pull
 
 SUMMARY, RUPTURE = "reference.json", "rupture.npz"
 
@@ -25,10 +25,9 @@ def velocity_seeds(walkers: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """W_max of the engine's pulls by velocity seed, eV, and its quasi-static rupture."""
+    """The engine's pulls, one per velocity seed, and its quasi-static rupture."""
 
-    folder: Path
-    works: dict[int, float]
+    pulls: tuple[Trajectory, ...]
     rupture: Rupture
 
     @classmethod
@@ -48,8 +47,8 @@ class Reference:
                 f"{folder} is a reference of another engine ({summary['engine'][:12]}) than the labels' "
                 f"({engine_hash[:12]}); make it again with `rareal reference`, or name another folder under 'reference'"
             )
-        works = {int(seed): float(work) for seed, work in summary["works_eV"].items()}
-        return cls(folder, works, load(folder / RUPTURE))
+        pulls = tuple(load_pull(archive(folder, int(seed)))[0] for seed in summary["works_eV"])
+        return cls(pulls, load(folder / RUPTURE))
 
 
 def make(config: Any, sampler: Any, engine: Any, worker: Any, folder: Path, seeds: Sequence[int], display: Any) -> str:
@@ -61,15 +60,14 @@ def make(config: Any, sampler: Any, engine: Any, worker: Any, folder: Path, seed
         trajectories = sampler.sample(folder, seeds, progress)
     if not (folder / RUPTURE).is_file():
         with display.stage("quasi-static rupture"):
-            save(folder / RUPTURE, rupture(worker.calculate, config.frame, config.cv_atoms, config.check.rupture))
+            save(folder / RUPTURE, rupture(worker.calculate, config.frame, sampler.cv.atoms, config.check.rupture))
     quasistatic = load(folder / RUPTURE)
-    works = {str(t.seed): float(t.work.max()) for t in trajectories}
     write_json(
         folder / SUMMARY,
         {
             "engine": engine.hash,
-            "works_eV": works,
-            "broken_bonds": {str(t.seed): _bonds(config, t) for t in trajectories},
+            "works_eV": {str(t.seed): float(t.work.max()) for t in trajectories},
+            "broken_bonds": {str(t.seed): broken_bond(config.frame.numbers, t) for t in trajectories},
             "rupture": {
                 "energy_max_eV": quasistatic.energy_max,
                 "force_max_eV_A": quasistatic.force_max,
@@ -82,17 +80,15 @@ def make(config: Any, sampler: Any, engine: Any, worker: Any, folder: Path, seed
     return _text(config, trajectories, quasistatic, folder)
 
 
-def _bonds(config: Any, trajectory: Trajectory) -> list[list[int]]:
-    return [[a + 1, b + 1] for a, b in broken_bonds(config.frame.numbers, trajectory.positions)]
-
-
 def _text(config: Any, trajectories: Sequence[Trajectory], quasistatic: Rupture, folder: Path) -> str:
-    works = np.array([t.work.max() for t in trajectories])
-    error = f" ± {works.std(ddof=1) / len(works) ** 0.5:.4f}" if len(works) > 1 else ""
-    lines = [f"W_max of the engine's own pulls: {works.mean():.4f}{error} eV (mean and standard error of {len(works)})"]
+    pulls = work(trajectories)
+    lines = [
+        f"W_max of the engine's own pulls: {pulls.mean:.4f} ± {pulls.error:.4f} eV "
+        f"(mean and standard error of {len(pulls.maxima)})"
+    ]
     for t in trajectories:
-        bonds = ", ".join(f"{a}-{b}" for a, b in _bonds(config, t)) or "none"
-        lines.append(f"  velocity seed {t.seed}: {t.work.max():.4f} eV, broken bond {bonds}")
+        bond = broken_bond(config.frame.numbers, t)
+        lines.append(f"  velocity seed {t.seed}: {t.work.max():.4f} eV, broken bond {'-'.join(map(str, bond or ('none',)))}")
     if quasistatic.broke:
         a, b = quasistatic.broken_bond
         lines.append(
