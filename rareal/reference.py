@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rareal.barrier import broken_bond, work
+from rareal.barrier import Work, broken_bond, work
 from rareal.errors import RunFolderError
 from rareal.files import read_json, write_json
-from rareal.records import Trajectory
-from rareal.rupture import Rupture, load, rupture, save
+from rareal.labeling.runner import Worker
+from rareal.protocols import Engine, Progress
+from rareal.records import Frame, Trajectory
+from rareal.rupture import Config as RuptureConfig
+from rareal.rupture import Rupture, rupture
+from rareal.rupture import load as load_rupture
+from rareal.rupture import save as save_rupture
 from rareal.sampling.reference import archive
 from rareal.sampling.trajectory import load as load_pull
 
@@ -25,77 +30,74 @@ def velocity_seeds(walkers: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The engine's pulls, one per velocity seed, and its quasi-static rupture."""
+    """The engine's pulls, one per velocity seed, and its quasi-static rupture.
 
+    ``engine`` is the hash of the engine's settings; broken bonds count atoms from 1.
+    """
+
+    engine: str
     pulls: tuple[Trajectory, ...]
+    broken_bonds: tuple[tuple[int, int] | None, ...]
     rupture: Rupture
 
-    @classmethod
-    def read(cls, folder: Path, engine_hash: str) -> Reference | None:
-        """The reference in ``folder``, None if there is none (yet).
+    @property
+    def seeds(self) -> list[int]:
+        """The velocity seeds, in the order of ``pulls``."""
+        return [pull.seed for pull in self.pulls]
 
-        Raises
-        ------
-        RunFolderError
-            If it was made by another engine than the one with this hash.
-        """
-        if not (folder / SUMMARY).is_file():
-            return None
-        summary = read_json(folder / SUMMARY)
-        if summary["engine"] != engine_hash:
-            raise RunFolderError(
-                f"{folder} is a reference of another engine ({summary['engine'][:12]}) than the labels' "
-                f"({engine_hash[:12]}); make it again with `rareal reference`, or name another folder under 'reference'"
-            )
-        pulls = tuple(load_pull(archive(folder, int(seed)))[0] for seed in summary["works_eV"])
-        return cls(pulls, load(folder / RUPTURE))
+    @property
+    def work(self) -> Work:
+        """W_max of the pulls."""
+        return work(self.pulls)
 
 
-def make(config: Any, sampler: Any, engine: Any, worker: Any, folder: Path, seeds: Sequence[int], display: Any) -> str:
-    """Run what is missing of the reference, write its summary and say what it found.
+def load(folder: Path) -> Reference:
+    """The reference in ``folder``.
 
-    ``sampler`` drives LAMMPS with the engine, ``worker`` evaluates single frames.
+    Raises
+    ------
+    RunFolderError
+        If there is none, or it is not complete.
     """
-    with display.stage("engine-driven pulls") as progress:
-        trajectories = sampler.sample(folder, seeds, progress)
+    if not (folder / SUMMARY).is_file():
+        raise RunFolderError(f"{folder} holds no finished reference; make one with `rareal reference CONFIG`")
+    summary = read_json(folder / SUMMARY)
+    pulls = tuple(load_pull(archive(folder, seed))[0] for seed in summary["seeds"])
+    bonds = tuple(tuple(bond) if bond else None for bond in summary["broken_bonds"])
+    return Reference(summary["engine"], pulls, bonds, load_rupture(folder / RUPTURE))
+
+
+def compute(
+    sampler: Any,
+    engine: Engine,
+    start: Frame,
+    ends: tuple[int, int],
+    config: RuptureConfig,
+    folder: Path,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> Reference:
+    """Compute what is missing of the reference in ``folder``.
+
+    ``sampler`` drives LAMMPS with the engine; ``ends`` are the atoms (from 0) of the quasi-static pull.
+    """
+    pulls = sampler.sample(folder, seeds, progress)
     if not (folder / RUPTURE).is_file():
-        with display.stage("quasi-static rupture"):
-            save(folder / RUPTURE, rupture(worker.calculate, config.frame, sampler.cv.atoms, config.check.rupture))
-    quasistatic = load(folder / RUPTURE)
-    write_json(
-        folder / SUMMARY,
-        {
-            "engine": engine.hash,
-            "works_eV": {str(t.seed): float(t.work.max()) for t in trajectories},
-            "broken_bonds": {str(t.seed): broken_bond(config.frame.numbers, t) for t in trajectories},
-            "rupture": {
-                "energy_max_eV": quasistatic.energy_max,
-                "force_max_eV_A": quasistatic.force_max,
-                "distance_A": quasistatic.break_distance,
-                "broken_bond": list(quasistatic.broken_bond),
-                "engine_calls": quasistatic.calls,
-            },
+        with Worker(engine) as worker:
+            save_rupture(folder / RUPTURE, rupture(worker.calculate, start, ends, config))
+    static = load_rupture(folder / RUPTURE)
+    summary = {
+        "engine": engine.hash,
+        "seeds": list(seeds),
+        "works_eV": [float(pull.work.max()) for pull in pulls],
+        "broken_bonds": [broken_bond(start.numbers, pull) for pull in pulls],
+        "rupture": {
+            "energy_max_eV": static.energy_max,
+            "force_max_eV_A": static.force_max,
+            "distance_A": static.break_distance,
+            "broken_bond": list(static.broken_bond),
+            "engine_calls": static.calls,
         },
-    )
-    return _text(config, trajectories, quasistatic, folder)
-
-
-def _text(config: Any, trajectories: Sequence[Trajectory], quasistatic: Rupture, folder: Path) -> str:
-    pulls = work(trajectories)
-    lines = [
-        f"W_max of the engine's own pulls: {pulls.mean:.4f} ± {pulls.error:.4f} eV "
-        f"(mean and standard error of {len(pulls.maxima)})"
-    ]
-    for t in trajectories:
-        bond = broken_bond(config.frame.numbers, t)
-        lines.append(f"  velocity seed {t.seed}: {t.work.max():.4f} eV, broken bond {'-'.join(map(str, bond or ('none',)))}")
-    if quasistatic.broke:
-        a, b = quasistatic.broken_bond
-        lines.append(
-            f"Quasi-static rupture: E_max {quasistatic.energy_max:.4f} eV, F_max {quasistatic.force_max:.4f} eV/Å, "
-            f"breaks at {quasistatic.break_distance:.3f} Å, bond {a}-{b}"
-        )
-    else:
-        lines.append(f"Quasi-static rupture: {quasistatic.note}")
-    lines.append(f"Reference in {folder}")
-    return "\n".join(lines)
+    }
+    write_json(folder / SUMMARY, summary)
+    return load(folder)

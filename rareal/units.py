@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 KCAL_MOL = 0.043364104241800934
-"""One kcal/mol in eV (CODATA 2018: 4184 J / N_A / e)."""
+"""One kcal/mol in eV (exact in the 2019 SI: 4184 J / N_A / e)."""
 
 # force conversion a = F/m: 1 eV/Å/amu in Å/fs²
 ACCELERATION = 0.009648533215665327

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator
@@ -37,9 +36,11 @@ ANI2X_HIDDEN = {
 }
 """Hidden layers per element: Table 1 of the paper for H and C, ANI-2x for the others."""
 
-FLOOR = 0.02
 DEFAULT_HIDDEN = (160, 128, 96)
 """Hidden layers of an element ANI-2x does not know."""
+
+FLOOR = 0.02
+"""Smallest spread a descriptor is scaled by: what hardly varies in training must not be blown up elsewhere."""
 
 
 class Config(Section):
@@ -191,7 +192,7 @@ class ANI(nn.Module):
         counts = torch.bincount(species, minlength=len(self.elements)).tolist()
         return Features(torch.split(values, counts, dim=1), jacobian)
 
-    def standardise(self, features: Sequence[Features], floor: float | None = None) -> list[Features]:
+    def standardise(self, features: Sequence[Features], floor: float = FLOOR) -> list[Features]:
         """Set mean and scale from the training frames, keep the function the same, return standardised features.
 
         ``floor`` keeps descriptors that hardly vary in training from being blown up elsewhere.
@@ -201,7 +202,7 @@ class ANI(nn.Module):
             rows = torch.cat([f.descriptors[e].flatten(0, 1) for f in features])
             if len(rows):
                 mean[e] = rows.mean(0)
-                scale[e] = torch.sqrt(rows.var(0, unbiased=False) + (floor or FLOOR)**2)
+                scale[e] = torch.sqrt(rows.var(0, unbiased=False) + floor**2)
         with torch.no_grad():
             for network, m0, s0, m1, s1 in zip(self.networks, self.mean, self.scale, mean, scale, strict=True):
                 weight, bias = network.weights[0], network.biases[0]
@@ -290,10 +291,3 @@ class ScriptedANI(nn.Module):
 def build(config: Config, elements: Sequence[str], seeds: Sequence[int]) -> ANI:
     """A committee with one member per seed, untrained."""
     return ANI(elements, seeds, config.hidden)
-
-
-def elements_of(numbers: np.ndarray) -> tuple[str, ...]:
-    """The element order of a model: by atomic number, hydrogen last, as chemists write a formula."""
-    from ase.data import chemical_symbols
-
-    return tuple(chemical_symbols[z] for z in sorted({int(z) for z in numbers}, key=lambda z: (z == 1, z)))

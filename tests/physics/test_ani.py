@@ -12,6 +12,7 @@ from ase.build import molecule
 from torchani.aev import AEVComputer, ANIAngular, ANIRadial
 from torchani.nn import ANINetworks, AtomicNetwork
 
+from rareal.build import elements_of
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
 from rareal.models.networks import gelu_derivatives
@@ -34,7 +35,7 @@ def frame() -> Frame:
 
 @pytest.fixture(scope="module")
 def model(frame: Frame) -> ani.ANI:
-    model = ani.build(ani.Config(), ani.elements_of(frame.numbers), range(1, MEMBERS + 1))
+    model = ani.build(ani.Config(), elements_of(frame.numbers), range(1, MEMBERS + 1))
     # anything but the trivial standardisation, to see that export folds it in
     model.standardise([model.prepare([shaken(seed=k) for k in range(4)])])
     return model

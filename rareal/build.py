@@ -1,0 +1,146 @@
+"""From the configuration to the stages of the loop.
+
+A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
+
+``start`` the starting structure; ``cv`` the collective variable; ``engine`` the level of theory; ``elements`` the
+chemical symbols of the structure, in the model's order; ``seeds`` one per committee member (models only).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rareal.check import Check
+from rareal.config import Config
+from rareal.data.augment import noise_copies
+from rareal.data.split import split
+from rareal.errors import ConfigError, RunFolderError
+from rareal.export import modelfile
+from rareal.labeling.runner import Labeler, Worker
+from rareal.loop import Stages
+from rareal.progress import Display
+from rareal.protocols import Engine, Progress
+from rareal.records import Frame, LabeledFrame, Trajectory
+from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
+from rareal.reference import load as load_reference
+from rareal.sampling.reference import EngineSampler
+from rareal.training.trainer import CommitteeTrainer
+from rareal.uncertainty.threshold import threshold
+
+DTYPE = "float32"
+"""Of the exported committee; labels and sums are double precision everywhere."""
+
+
+def make(config: Config, section: str, **parts: Any) -> Any:
+    """What the module behind ``section`` builds.
+
+    Raises
+    ------
+    ConfigError
+        If its ``build`` asks for something there is not.
+    """
+    build = config.module(section).build
+    wanted = list(inspect.signature(build).parameters.values())[1:]
+    missing = [item.name for item in wanted if item.name not in parts and item.default is item.empty]
+    if missing:
+        raise ConfigError(
+            f"{section}.kind: `build` of {config.module(section).__name__} asks for {', '.join(missing)}; "
+            f"it can have {', '.join(parts)}"
+        )
+    return build(getattr(config, section), **{item.name: parts[item.name] for item in wanted if item.name in parts})
+
+
+def build_stages(config: Config) -> Stages:
+    """The stages of a run."""
+    start = config.frame
+    elements = elements_of(start.numbers)
+    cv = make(config, "cv", start=start)
+    engine: Engine = make(config, "engine", start=start)
+    parts = {"start": start, "cv": cv, "engine": engine, "elements": elements}
+    dynamics = make(config, "initial", **parts)
+    settings: Any = config  # the sections' own types are their modules' business
+
+    def initial(seed: int, progress: Progress) -> tuple[list[LabeledFrame], int]:
+        # in a process of its own: compiled engines and torch fight over threads
+        with Worker(engine, config.labels.timeout) as worker:
+            data = dynamics.run(worker, start, seed, progress)
+        return data.frames, data.engine_calls
+
+    def divide(
+        count: int, mask: NDArray[np.bool_] | None, best: int | None, rng: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        return split(settings.split, count, settings.training.members, mask, best, rng)
+
+    def model(symbols: Sequence[str], member_seeds: Sequence[int]) -> Any:
+        return make(config, "model", **{**parts, "elements": symbols, "seeds": member_seeds})
+
+    def limit(trajectories: Sequence[Trajectory]) -> float:
+        return threshold(trajectories, settings.uncertainty)
+
+    def augment(frames: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
+        return noise_copies(frames, settings.augment, rng)
+
+    return Stages(
+        initial=initial,
+        split=divide,
+        trainer=CommitteeTrainer(settings.training, elements, model, modelfile.write, DTYPE),
+        sampler=make(config, "sampler", **parts),
+        check=Check(settings.check, start, cv.atoms, lambda path: modelfile.Committee.load(path).surface()),
+        threshold=limit,
+        selector=make(config, "selection", **parts),
+        augment=augment,
+        labeler=Labeler(
+            engine, config.labels.workers, config.labels.max_failed_fraction, timeout=config.labels.timeout
+        ),
+        reference=find_reference(config, engine),
+        velocity_seeds=velocity_seeds(walkers(config)),
+    )
+
+
+def find_reference(config: Config, engine: Engine) -> Reference | None:
+    """The engine's own numbers, None where they have not been computed.
+
+    Raises
+    ------
+    RunFolderError
+        If they are another engine's, or the YAML names a folder without any.
+    """
+    folder = config.reference_folder
+    if config.reference is None and not (folder / SUMMARY).is_file():
+        return None
+    found = load_reference(folder)
+    if found.engine != engine.hash:
+        raise RunFolderError(
+            f"{folder} holds the reference of another engine or of other settings of it; make it anew with "
+            "`rareal reference CONFIG --dir FOLDER`, and name that folder in the YAML under `reference`"
+        )
+    return found
+
+
+def build_reference(config: Config, folder: Path, pulls: int | None, display: Display) -> Reference:
+    """Drive the event with the engine itself, ``pulls`` times (None: once per walker)."""
+    cv = make(config, "cv", start=config.frame)
+    engine: Engine = make(config, "engine", start=config.frame)
+    settings: Any = config
+    sampler = EngineSampler(settings.sampler, cv, config.frame, engine)
+    seeds = velocity_seeds(pulls or walkers(config))
+    with display.stage("reference") as progress:
+        return compute(sampler, engine, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)
+
+
+def walkers(config: Config) -> int:
+    """How many drives a round has; one where the sampler does not say."""
+    return int(getattr(config.sampler, "walkers", 1))
+
+
+def elements_of(numbers: NDArray[np.int64]) -> tuple[str, ...]:
+    """The chemical symbols in a structure, by atomic number with hydrogen last."""
+    from ase.data import chemical_symbols
+
+    return tuple(chemical_symbols[z] for z in sorted({int(z) for z in numbers}, key=lambda z: (z == 1, z)))
