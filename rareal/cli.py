@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,11 @@ def run(
 
     stages = build_stages(config)
     try:
-        with RunFolder.open(config.directory, config) as folder, display(quiet) as shown:
+        with (
+            RunFolder.open(config.directory, config) as folder,
+            display(quiet) as shown,
+            closing(stages.labeler),
+        ):
             run_loop(config, folder, stages, shown)
     except KeyboardInterrupt:
         typer.echo("\nStopped. The same command goes on from here.", err=True)
@@ -60,7 +65,7 @@ def reference(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Folder of the reference, instead of the YAML's.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Velocity seeds, instead of the YAML's.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Velocity seeds, instead of the YAML's walkers.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Drive the event with the label engine itself: what the learned potential is to reproduce."""
@@ -72,8 +77,22 @@ def reference(
 
     folder = directory or config.reference_folder
     with display(quiet) as shown:
-        text = build_reference(config, folder, seeds, shown)
-    typer.echo(text)
+        found = build_reference(config, folder, seeds, shown)
+    for pull, peak, bond in zip(found.pulls, found.work.maxima, found.broken_bonds, strict=True):
+        typer.echo(f"velocity seed {pull.seed}: W_max {peak:.4f} eV, {_bond(bond)}")
+    typer.echo(f"W_max: {found.work.mean:.4f} ± {found.work.error:.4f} eV (mean and standard error)")
+    static = found.rupture
+    typer.echo(
+        f"Quasi-static rupture: E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, "
+        f"at {static.break_distance:.3f} Å, {_bond(static.broken_bond)}"
+        if static.broke
+        else f"Quasi-static rupture: {static.note}"
+    )
+    typer.echo(f"Reference in {folder}")
+
+
+def _bond(pair: tuple[int, int] | None) -> str:
+    return f"bond {pair[0]}-{pair[1]} broke" if pair else "no bond broke"
 
 
 @app.command()

@@ -116,7 +116,8 @@ class Config(Section):
     @property
     def reference_folder(self) -> Path:
         """Where the engine's own numbers are or would be: ``reference``, or a sibling of the run folder."""
-        return self.reference or self.directory.with_name(f"{self.directory.name}-reference")
+        run = self.directory if self.directory.name.strip(".") else self.directory.resolve()
+        return self.reference or Path(f"{run}-reference")
 
     def module(self, section: str) -> ModuleType:
         """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""

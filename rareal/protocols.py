@@ -46,6 +46,10 @@ class Labeler(Protocol):
         """One result per frame, in order."""
         ...
 
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
 
 class Sampler(Protocol):
     """Drives the event with a potential and returns what it saw."""

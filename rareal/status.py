@@ -80,7 +80,7 @@ def summary(state: dict[str, Any]) -> str:
         lines.append(f"{verb} stage '{state['stage']}' {place}")
     lines += [f"  round {row['round']}: {describe(row)}" for row in state["table"]]
     if state["end"]:
-        lines.append(str(state["end"].get("reason", "finished")))
+        lines.append("converged" if state["end"].get("converged") else "ended before it converged")
     elif state["state"] == "stopped":
         lines.append("the command that started it goes on from here")
     return "\n".join(lines)
