@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import sysconfig
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,9 +96,29 @@ pair_coeff * * {models("identical")} C H
     assert float(output.split("energy ")[1].split()[0]) == pytest.approx(expected.energies[0], abs=1e-10)
 
 
-def test_plain_lmp_finds_the_style(lammps: Lammps) -> None:
-    output = lammps.run("info styles pair")
-    assert "mlensemble" in output
+def test_plain_lmp_finds_the_style(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    # What pip leaves in site-packages for the entry point, so that a source tree is tested as well.
+    source = Path(__file__).parents[2]
+    entry_points = tomllib.loads((source / "pyproject.toml").read_text())["project"]["entry-points"]["lammps.plugins"]
+    info = lammps.folder / "rareal-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rareal\nVersion: 0\n")
+    lines = [f"{name} = {value}\n" for name, value in entry_points.items()]
+    (info / "entry_points.txt").write_text("[lammps.plugins]\n" + "".join(lines))
+    hidden = ("LAMMPS_PLUGIN_PATH", "LD_LIBRARY_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment["PYTHONPATH"] = f"{lammps.folder}:{Path(rareal.__file__).parents[1]}"
+
+    (lammps.folder / "in.test").write_text(lammps.script(cluster, models("float64")) + "run 0\n")
+    done = subprocess.run(
+        [sysconfig.get_path("scripts") + "/lmp", "-in", "in.test", "-log", "none"],
+        cwd=lammps.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_python_module_with_torch_loaded_first(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
