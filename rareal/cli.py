@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -169,6 +170,8 @@ def _lammps_version() -> str:
 
 def main() -> None:
     """Entry point: an error of ours is one message and an exit code, anything else a traceback."""
+    # it would warn of compiled extensions that are for CUDA only
+    os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
     try:
         app()
     except RarealError as error:

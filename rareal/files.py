@@ -67,7 +67,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_csv` wrote; numbers become numbers, empty cells None."""
+    """Read what `write_csv` wrote; numbers and truth values become what they were, empty cells None."""
     with path.open(newline="", encoding="utf-8") as stream:
         return [{key: _cell(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
@@ -111,6 +111,8 @@ def sync_tree(folder: Path) -> None:
 def _cell(text: str | None) -> Any:
     if not text:
         return None
+    if text in ("True", "False"):
+        return text == "True"
     for convert in (int, float):
         try:
             return convert(text)

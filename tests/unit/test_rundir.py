@@ -187,12 +187,13 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
 
 
 def test_tables_and_arrays_come_back(tmp_path: Path) -> None:
-    rows = [{"a": 1, "b": 0.1 + 0.2, "c": "x, y"}, {"a": 2, "d": float("nan"), "b": None}]
+    rows = [{"a": 1, "b": 0.1 + 0.2, "c": "x, y"}, {"a": 2, "d": float("nan"), "b": None, "e": False}]
     files.write_csv(tmp_path / "t.csv", rows, columns=("b", "z"))
-    assert (tmp_path / "t.csv").read_text().splitlines()[0] == "b,z,a,c,d"
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] == "b,z,a,c,d,e"
     first, second = files.read_csv(tmp_path / "t.csv")
-    assert first == {"b": 0.30000000000000004, "z": None, "a": 1, "c": "x, y", "d": None}
+    assert first == {"b": 0.30000000000000004, "z": None, "a": 1, "c": "x, y", "d": None, "e": None}
     assert second["a"] == 2
+    assert second["e"] is False
     files.write_npz(tmp_path / "a.npz", x=np.eye(3))
     with np.load(tmp_path / "a.npz") as arrays:
         assert np.array_equal(arrays["x"], np.eye(3))
