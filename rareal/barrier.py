@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rareal.event import find_event
-from rareal.records import Array, FailedLabel, Label, Trajectory
+from rareal.records import Trajectory
 from rareal.rupture import Config as RuptureConfig
 from rareal.schema import Misfit, Section
 
@@ -101,37 +101,6 @@ def _spread(first: int, last: int, count: int, taken: Sequence[int] | NDArray[np
         return np.empty(0, dtype=np.int64)
     places = np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(np.int64)
     return free[np.unique(places)]
-
-
-@dataclass(frozen=True, eq=False)
-class PathError:
-    """Committee minus engine along a path, each relative to the first frame that has a label.
-
-    Attributes
-    ----------
-    errors : [K] eV; nan for frames without a label.
-    largest : largest absolute error, eV; nan if fewer than two frames have labels.
-    rms : root mean square, eV.
-    failed : frames without a label.
-    """
-
-    errors: Array
-    largest: float
-    rms: float
-    failed: int
-
-
-def path_error(committee: Array, labels: Sequence[Label | FailedLabel]) -> PathError:
-    """Compare the committee's energies [K] (eV) with the engine's labels of the same frames."""
-    engine = np.array([label.energy if isinstance(label, Label) else math.nan for label in labels])
-    known = np.flatnonzero(np.isfinite(engine) & np.isfinite(committee))
-    failed = len(engine) - len(known)
-    if len(known) < 2:
-        return PathError(np.full(len(engine), math.nan), math.nan, math.nan, failed)
-    errors = (committee - committee[known[0]]) - (engine - engine[known[0]])
-    errors[~np.isin(np.arange(len(errors)), known)] = math.nan
-    used = errors[known]
-    return PathError(errors, float(np.abs(used).max()), float(np.sqrt(np.mean(used**2))), failed)
 
 
 def broken_bond(numbers: NDArray[np.int64], trajectory: Trajectory) -> tuple[int, int] | None:

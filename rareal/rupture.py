@@ -179,7 +179,7 @@ class _Pull:
     def _climb(self) -> Array | None:
         """Step until the molecule has broken or has lost its stability; return a broken structure."""
         last = self.states[0].distance + self.config.max_stretch
-        while self.states[-1].distance < last:
+        while self.states[-1].distance < last - 1e-9:
             reached = self._next(self.states[-1].distance + self.config.step)
             if not isinstance(reached, _State):
                 return reached
@@ -297,7 +297,8 @@ class _Pull:
         broke = bond is not None
         end = _end_of_stability(states[-1], above, self.config) if broke else math.nan
         lower = _array(s.energy - start for s in branch)
-        crossing = _crossing(distances, energies, forces, _array(s.distance for s in branch), lower)
+        below = (_array(s.distance for s in branch), lower, _array(s.force for s in branch))
+        crossing = _crossing((distances, energies, forces), below)
         shape = (-1, len(self.start.numbers), 3)
         return Rupture(
             distances=distances,
@@ -311,7 +312,7 @@ class _Pull:
             broken_class=bond_class(self.start.numbers, self.bonded, bond) if bond is not None else "",
             crossing_distance=crossing,
             crossing_energy=_hermite(crossing, distances, energies, forces),
-            broken_distances=_array(s.distance for s in branch),
+            broken_distances=below[0],
             broken_energies=lower,
             broken_positions=_array(s.positions for s in branch).reshape(shape),
             start_energy=start,
@@ -366,14 +367,21 @@ def _hermite(distance: float, distances: Array, energies: Array, forces: Array) 
     )
 
 
-def _crossing(distances: Array, energies: Array, forces: Array, broken: Array, lower: Array) -> float:
-    """Distance at which both branches have the same energy; nan if they do not meet."""
-    if len(broken) < 2:
+def _crossing(intact: tuple[Array, Array, Array], broken: tuple[Array, Array, Array]) -> float:
+    """Distance at which two branches (distances, energies, forces) have the same energy; nan if they do not meet."""
+
+    def gap(distance: float) -> float:
+        return _hermite(distance, *broken) - _hermite(distance, *intact)
+
+    if len(broken[0]) < 2:
         return math.nan
-    gap = lower - np.array([_hermite(d, distances, energies, forces) for d in broken])
-    if not (gap[0] > 0 > gap[1]):
+    low, high = float(broken[0][0]), float(broken[0][1])
+    if not gap(low) > 0 > gap(high):
         return math.nan
-    return float(broken[0] + (broken[1] - broken[0]) * gap[0] / (gap[0] - gap[1]))
+    while high - low > 1e-7:
+        middle = (low + high) / 2
+        low, high = (middle, high) if gap(middle) > 0 else (low, middle)
+    return low
 
 
 def save(path: Path, record: Rupture) -> Path:

@@ -1,4 +1,4 @@
-"""Work statistics, choice of the frames to check, and the error along them."""
+"""Work statistics and the choice of the frames to check."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rareal.barrier import Config, broken_bond, path_error, path_frames, work
+from rareal.barrier import Config, broken_bond, path_frames, work
 from rareal.event import find_event
-from rareal.records import FailedLabel, Label, Trajectory
+from rareal.records import Trajectory
 from rareal.schema import Misfit
 
 NUMBERS = np.array([6, 6, 6])
@@ -81,26 +81,6 @@ def test_path_frames_when_the_trajectory_ends_in_the_break() -> None:
 def test_broken_bond_counts_from_one() -> None:
     assert broken_bond(NUMBERS, trajectory()) == (2, 3)
     assert broken_bond(NUMBERS, trajectory(break_row=None)) is None
-
-
-def label(energy: float) -> Label:
-    return Label(energy, np.zeros((1, 3)), "e")
-
-
-def test_path_error_is_relative_to_the_first_frame() -> None:
-    result = path_error(np.array([1.0, 2.0, 4.0]), [label(e) for e in (11.0, 12.1, 13.8)])
-    assert result.errors == pytest.approx([0.0, -0.1, 0.2])
-    assert result.largest == pytest.approx(0.2)
-    assert result.rms == pytest.approx(math.sqrt(0.05 / 3))
-    assert result.failed == 0
-
-
-def test_path_error_survives_failed_labels() -> None:
-    result = path_error(np.array([1.0, 2.0, 4.0]), [FailedLabel("no"), label(12.0), label(13.5)])
-    assert result.errors[1:] == pytest.approx([0.0, 0.5])
-    assert math.isnan(result.errors[0])
-    assert result.failed == 1
-    assert math.isnan(path_error(np.array([1.0, 2.0]), [label(1.0), FailedLabel("no")]).largest)
 
 
 def test_more_break_frames_than_frames_are_refused() -> None:

@@ -1,0 +1,170 @@
+"""Quasi-static rupture of Morse chains, for which everything is known in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize_scalar
+
+from rareal.records import Array, Frame
+from rareal.rupture import Config, Rupture, compare, load, rupture, save
+from rareal.testing.engines import Bond, MorseChain
+
+WEAK = {"depth": 4.0, "steepness": 1.9, "length": 1.5}
+STRONG = {"depth": 4.5, "steepness": 1.9, "length": 1.5}
+INNER = 6
+CHAIN = (WEAK, *[STRONG] * INNER, WEAK)
+WEAKEST = {"depth": 3.9, "steepness": 1.9, "length": 1.5}
+
+
+def chain(*kinds: dict[str, float]) -> tuple[MorseChain, Frame]:
+    """A straight chain of carbon atoms, slightly under tension so that it stays straight."""
+    bonds = tuple(Bond(k, k + 1, **kind) for k, kind in enumerate(kinds))
+    positions = np.zeros((len(kinds) + 1, 3))
+    positions[:, 0] = 1.55 * np.arange(len(kinds) + 1)
+    positions[:, 1] = 1e-4 * np.arange(len(kinds) + 1) ** 2
+    return MorseChain(bonds), Frame(np.full(len(kinds) + 1, 6), positions)
+
+
+def pull(*kinds: dict[str, float], **settings: float) -> Rupture:
+    engine, start = chain(*kinds)
+    return rupture(engine.calculate, start, (0, len(kinds)), Config.model_validate(settings))
+
+
+def at_force(bond: Bond, force: float) -> float:
+    """Length of an intact bond under a force."""
+    inflection = bond.length + math.log(2) / bond.steepness
+    return float(brentq(lambda r: bond.slope(np.float64(r)) - force, bond.length, inflection))
+
+
+@pytest.fixture(scope="module")
+def symmetric() -> Rupture:
+    return pull(*CHAIN)
+
+
+def test_equivalent_bonds_lose_stability_at_their_largest_force(symmetric: Rupture) -> None:
+    """Two equal bonds in series: the balance between them tips exactly where either has its inflection."""
+    weak, strong = Bond(0, 1, **WEAK), Bond(1, 2, **STRONG)
+    force = weak.depth * weak.steepness / 2
+    inner, outer = at_force(strong, force), weak.length + math.log(2) / weak.steepness
+    assert symmetric.note == ""
+    assert symmetric.force_max == pytest.approx(force, rel=1e-4)
+    assert symmetric.break_distance == pytest.approx(INNER * inner + 2 * outer, abs=0.002)
+    energy = 2 * weak.energy(outer) + INNER * strong.energy(inner) - symmetric.start_energy
+    assert symmetric.energy_max == pytest.approx(energy, abs=force * 0.002)
+    assert symmetric.broken_bond in {(1, 2), (8, 9)}
+
+
+def test_energy_of_the_branch_is_the_closed_form(symmetric: Rupture) -> None:
+    weak, strong = Bond(0, 1, **WEAK), Bond(1, 2, **STRONG)
+
+    def length(force: float) -> float:
+        return 2 * at_force(weak, force) + INNER * at_force(strong, force)
+
+    for distance, energy, pulled in zip(symmetric.distances, symmetric.energies, symmetric.forces, strict=True):
+        force = brentq(lambda f, d=distance: length(f) - d, 0.01, 3.7999999)
+        here = 2 * weak.energy(at_force(weak, force)) + INNER * strong.energy(at_force(strong, force))
+        assert here - energy == pytest.approx(symmetric.start_energy, abs=1e-5)
+        assert pulled == pytest.approx(force, abs=3e-3)
+
+
+def test_crossing_is_where_broken_and_intact_cost_the_same(symmetric: Rupture) -> None:
+    """Closed form of both branches: all bonds under one force, in the broken chain one beyond its inflection."""
+    weak, strong = Bond(0, 1, **WEAK), Bond(1, 2, **STRONG)
+
+    def intact(force: float) -> tuple[float, float]:
+        lengths = at_force(weak, force), at_force(strong, force)
+        return 2 * lengths[0] + INNER * lengths[1], 2 * weak.energy(lengths[0]) + INNER * strong.energy(lengths[1])
+
+    def gap(length: float) -> float:
+        force = float(weak.slope(np.float64(length)))
+        lengths = at_force(weak, force), at_force(strong, force)
+        distance = length + lengths[0] + INNER * lengths[1]
+        energy = weak.energy(np.float64(length)) + weak.energy(lengths[0]) + INNER * strong.energy(lengths[1])
+        return float(energy - intact(brentq(lambda f: intact(f)[0] - distance, 0.01, 3.7999))[1])
+
+    length = brentq(gap, 2.7, 3.3)
+    force = float(weak.slope(np.float64(length)))
+    distance = length + at_force(weak, force) + INNER * at_force(strong, force)
+    assert symmetric.crossing_distance == pytest.approx(distance, abs=2e-3)
+    assert symmetric.crossing_distance < symmetric.break_distance
+    assert symmetric.energy_at(symmetric.crossing_distance) == pytest.approx(symmetric.crossing_energy, abs=1e-6)
+
+
+def test_a_single_weakest_bond_snaps_at_the_fold() -> None:
+    """One bond weaker: the chain goes where the sum of the compliances passes through infinity."""
+    weakest, weak, strong = Bond(0, 1, **WEAKEST), Bond(2, 3, **WEAK), Bond(1, 2, **STRONG)
+    result = pull(WEAKEST, *[STRONG] * INNER, WEAK)
+
+    def distance(length: float) -> float:
+        force = float(weakest.slope(np.float64(length)))
+        return length + at_force(weak, force) + INNER * at_force(strong, force)
+
+    inflection = weakest.length + math.log(2) / weakest.steepness
+    fold = minimize_scalar(lambda r: -distance(r), bounds=(inflection, inflection + 1.0), options={"xatol": 1e-8})
+    assert result.note == ""
+    assert result.broken_bond == (1, 2)
+    assert result.break_distance == pytest.approx(-fold.fun, abs=0.006)
+    assert result.force_max == pytest.approx(weakest.depth * weakest.steepness / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"step": 0.03}, {"step": 0.08}, {"fmax": 0.01}, {"resolution": 0.001}])
+def test_result_does_not_depend_on_how_it_was_found(symmetric: Rupture, settings: dict[str, float]) -> None:
+    other = pull(*CHAIN, **settings)
+    assert other.break_distance == pytest.approx(symmetric.break_distance, abs=0.006)
+    assert other.force_max == pytest.approx(symmetric.force_max, rel=1e-3)
+    assert other.crossing_energy == pytest.approx(symmetric.crossing_energy, abs=2e-3)
+
+
+def test_same_pull_twice_is_the_same(symmetric: Rupture) -> None:
+    again = pull(*CHAIN)
+    assert again.break_distance == symmetric.break_distance
+    assert np.array_equal(again.positions, symmetric.positions)
+    assert again.broken_bond == symmetric.broken_bond
+
+
+def test_comparison_takes_energies_at_the_same_distance(symmetric: Rupture) -> None:
+    later = replace(symmetric, break_distance=symmetric.break_distance + 0.01, energies=symmetric.energies + 0.02)
+    error = compare(later, symmetric)
+    assert error.energy == pytest.approx(0.02)
+    assert error.distance == pytest.approx(0.01)
+    assert error.force_percent == pytest.approx(0.0)
+    assert error.same_bond
+    other = pull(*[STRONG] * 4, WEAK, *[STRONG] * 3)
+    assert not compare(other, symmetric).same_bond
+
+
+def test_no_rupture_within_reach_is_recorded() -> None:
+    result = pull(*CHAIN, max_stretch=0.3)
+    assert result.note == "no bond broke within 0.3 Å"
+    assert not result.broke
+    assert math.isnan(result.break_distance)
+    assert result.broken_bond == (0, 0)
+    assert len(result.distances) == 7
+    assert math.isnan(compare(result, result).energy)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_surface_without_numbers_is_recorded(bad: float) -> None:
+    engine, start = chain(*CHAIN)
+
+    def torn(frame: Frame) -> tuple[float, Array]:
+        energy, forces = engine.calculate(frame)
+        return (bad if frame.positions[-1, 0] > 13.5 else energy), forces
+
+    result = rupture(torn, start, (0, INNER + 2), Config())
+    assert result.note == "the potential is not finite"
+    assert len(result.distances) > 3
+
+
+def test_archive_gives_back_what_it_got(tmp_path: Path, symmetric: Rupture) -> None:
+    read = load(save(tmp_path / "r.npz", symmetric))
+    assert read.broken_bond == symmetric.broken_bond
+    assert read.break_distance == symmetric.break_distance
+    assert read.broken_class == symmetric.broken_class
+    assert np.array_equal(read.broken_positions, symmetric.broken_positions)
+    assert compare(read, symmetric).energy == 0.0
