@@ -47,7 +47,7 @@ class MorseChain:
         energy, forces = 0.0, np.zeros_like(frame.positions)
         for bond in self.bonds:
             line = frame.positions[bond.second] - frame.positions[bond.first]
-            distance = np.linalg.norm(line)
+            distance = np.asarray(np.linalg.norm(line))
             energy += float(bond.energy(distance))
             pull = bond.slope(distance) * line / distance
             forces[bond.first] += pull
