@@ -138,6 +138,8 @@ class RunFolder:
         lock = Lock(path)
         lock.acquire()
         try:
+            for torn in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+                torn.unlink()
             if (path / CONFIG).is_file():
                 _refuse_differences(path, config)
             else:
