@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
+from tblite.ase import TBLite
 
 from rareal.errors import LabelError
 from rareal.labeling.tblite import Config, Engine, build
@@ -50,10 +52,13 @@ def test_result_does_not_depend_on_history(engine: Engine) -> None:
     assert again[1] == pytest.approx(first[1], abs=1e-10)
 
 
-def test_known_energy() -> None:
-    """H2 at 0.7414 Å with GFN2-xTB: -0.98208 hartree in tblite's own command line."""
-    frame = Frame(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 0.7414]]))
-    assert build(Config()).calculate(frame)[0] == pytest.approx(-26.72, abs=0.02)
+def test_units_are_those_of_tblite_s_own_ase_calculator(engine: Engine) -> None:
+    frame = ethane()
+    atoms = Atoms(frame.numbers, frame.positions)
+    atoms.calc = TBLite(method="GFN2-xTB", accuracy=0.1, verbosity=0)
+    energy, forces = engine.calculate(frame)
+    assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+    assert forces == pytest.approx(atoms.get_forces(), abs=1e-5)
 
 
 def test_nuclei_on_top_of_each_other_are_refused(engine: Engine) -> None:
