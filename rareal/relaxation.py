@@ -15,8 +15,8 @@ from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame
 
 DIFFERENCE = 0.01
-"""Å, half the spacing of the central differences. For hexane with GFN2-xTB, 0.005 and 0.02 give the same lowest curvature
-within 0.001 eV/Å², the same distance of rupture within 0.001 Å."""
+"""Å, half the spacing of the central differences. For hexane (GFN2-xTB) 0.005 and 0.02 give the same lowest
+curvature within 0.001 eV/Å², the same distance of rupture within 0.001 Å."""
 
 SOFTEST = 0.02
 """eV/Å², the least curvature a step assumes, so that motions without any do not run away."""
