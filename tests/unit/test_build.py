@@ -1,0 +1,103 @@
+"""From the configuration to the stages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rareal.build import build_stages, elements_of, find_reference, make, velocity_seeds, walkers
+from rareal.config import Config, load
+from rareal.errors import ConfigError, RunFolderError
+from rareal.files import write_json
+from rareal.reference import SUMMARY
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "hexane"
+
+RULE = """
+from rareal.schema import Section
+
+class Config(Section):
+    depth: int = 1
+
+def build({arguments}):
+    return locals()
+"""
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("hexane.yaml", "hexane.xyz"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def with_rule(case: Path, name: str, arguments: str) -> Config:
+    # a package of its own: Python remembers where it found one
+    package = case / f"mine_{name}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rule.py").write_text(RULE.format(arguments=arguments))
+    text = (case / "hexane.yaml").read_text()
+    kept = "\n".join(line for line in text.splitlines() if not line.startswith("selection:"))
+    (case / "mine.yaml").write_text(f"{kept}\nselection: {{kind: mine_{name}.rule, depth: 3}}\n")
+    return load(case / "mine.yaml")
+
+
+def test_a_build_gets_what_it_asks_for_by_name(case: Path) -> None:
+    config = with_rule(case, "asking", "config, cv, unknown=7")
+    built = make(config, "selection", start="the start", cv="the cv")
+    assert built == {"config": config.selection, "cv": "the cv", "unknown": 7}
+    assert built["config"].depth == 3
+
+
+def test_a_build_that_asks_too_much_is_named(case: Path) -> None:
+    config = with_rule(case, "greedy", "config, moon")
+    with pytest.raises(
+        ConfigError, match=r"selection\.kind: `build` of mine_greedy\.rule asks for moon; it can have start"
+    ):
+        make(config, "selection", start="the start")
+
+
+def test_stages_of_the_example(case: Path) -> None:
+    config = load("hexane.yaml")
+    stages = build_stages(config)
+    assert stages.reference is None
+    assert list(stages.velocity_seeds) == velocity_seeds(walkers(config))
+    assert len(stages.velocity_seeds) == 5
+    assert stages.trainer.elements == ("C", "H")
+    mask = stages.split(50, None, None, np.random.default_rng(0))
+    assert mask.shape == (4, 50)
+    stages.labeler.close()
+    assert not (case / "runs").exists(), "building writes nothing"
+
+
+def test_a_reference_of_another_engine_is_refused(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load("hexane.yaml")
+    engine = make(config, "engine", start=config.frame)
+    assert find_reference(config, engine) is None
+
+    class Other:
+        engine = "another hash"
+
+    monkeypatch.setattr("rareal.build.load_reference", lambda folder: Other)
+    config.reference_folder.mkdir(parents=True)
+    write_json(config.reference_folder / SUMMARY, {})
+    with pytest.raises(RunFolderError, match="reference of another engine"):
+        find_reference(config, engine)
+
+
+def test_a_named_reference_must_be_finished(case: Path) -> None:
+    (case / "empty").mkdir()
+    (case / "hexane.yaml").write_text((case / "hexane.yaml").read_text() + "reference: empty\n")
+    config = load("hexane.yaml")
+    with pytest.raises(RunFolderError, match="empty holds no finished reference"):
+        find_reference(config, make(config, "engine", start=config.frame))
+
+
+def test_elements_have_hydrogen_last() -> None:
+    assert elements_of(np.array([1, 8, 6, 1, 7])) == ("C", "N", "O", "H")
