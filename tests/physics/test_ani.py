@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from rareal.export.modelfile import Committee, write
 from rareal.models import ani
 from rareal.models.networks import gelu_derivatives
 from rareal.neighbours import all_edges
+from rareal.plugin import load_ops
 from rareal.records import Frame
 
 MEMBERS = 3
@@ -161,6 +161,16 @@ def test_gelu_derivatives_against_autograd() -> None:
     second = torch.autograd.grad(first.sum(), z)[0]
     for ours, theirs in ((value, expected), (slope, first), (curvature, second)):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    load_ops()
+    for ours, theirs in zip(gelu_derivatives(z.detach().float()), (expected, first, second), strict=True):
+        torch.testing.assert_close(ours.double(), theirs.detach(), atol=1e-6, rtol=0)
+
+
+def test_not_a_number_goes_through_gelu() -> None:
+    """Divergence must be seen, whatever the compiler makes of the loop."""
+    load_ops()
+    for result in gelu_derivatives(torch.tensor([0.0, float("nan"), 1.0] * 20)):
+        assert torch.isnan(result).sum() == 20
 
 
 def test_force_loss_gradient_against_autograd(model: ani.ANI, frame: Frame) -> None:
