@@ -77,8 +77,10 @@ def main() -> None:
     for _, config, seed, place in runs:
         rareal("run", config, "--seed", str(seed), "--dir", place)
 
-    print("\n| run | labels | minutes | path error (frames, in break) | E_max error | F_max error / % | "
-          "rupture distance error / Å | same bond | W_max / eV | engine's W_max / eV | W_max error |")
+    print(
+        "\n| run | labels | minutes | path error (frames, in break) | E_max error | F_max error / % | "
+        "rupture distance error / Å | same bond | W_max / eV | engine's W_max / eV | W_max error |"
+    )
     print("|" + "---|" * 11)
     for name, _, _, place in runs:
         with open(place / "rounds.csv", newline="") as stream:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rareal.check import Check
@@ -58,6 +59,8 @@ def make(config: Config, section: str, **parts: Any) -> Any:
 
 def build_stages(config: Config) -> Stages:
     """The stages of a run."""
+    # single frames of a molecule are fastest, and reproducible, on one thread; training asks for more by itself
+    torch.set_num_threads(1)
     start = config.frame
     elements = elements_of(start.numbers)
     cv = make(config, "cv", start=start)

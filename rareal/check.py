@@ -68,9 +68,7 @@ class Check:
     def path_rows(self, trajectory: Trajectory) -> list[int]:
         """Rows to be labelled; see `rareal.barrier.path_frames`."""
         config = self.config
-        rows = path_frames(
-            self.start.numbers, trajectory, config.path_frames, config.break_frames, config.beyond_steps
-        )
+        rows = path_frames(self.start.numbers, trajectory, config.path_frames, config.break_frames, config.beyond_steps)
         return [int(row) for row in rows]
 
     def compare(self, folder: Path, model: Path, kept: Sequence[LabeledFrame], trajectory: Trajectory) -> None:
@@ -148,4 +146,3 @@ def meets(row: Mapping[str, Any], previous: Mapping[str, Any] | None, limits: An
     return bool(
         row["path_error_kcal_mol"] <= limits.path_error / KCAL_MOL and abs(change) <= limits.rupture_energy / KCAL_MOL
     )
-

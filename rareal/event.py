@@ -1,8 +1,8 @@
 """Where the event is: which bond goes, and when, from the geometries alone.
 
-A bond's order is read off its length, b = 1 / (1 + (r / 1.45 R)^12) with R the sum of the covalent radii: close to 1 for
-a bond at rest, 1/2 when it is stretched by nearly a half, 0 when it is gone. Nothing here knows a molecule, an element or a
-collective variable; a proton that hops is a bond that goes and another that comes.
+A bond's order is read off its length, b = 1 / (1 + (r / 1.45 R)^12) with R the sum of the covalent radii: close to 1
+for a bond at rest, 1/2 when it is stretched by nearly a half, 0 when it is gone. Nothing here knows a molecule, an
+element or a collective variable; a proton that hops is a bond that goes and another that comes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Event:
 
 
 def bond_orders(numbers: NDArray[np.int64], positions: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Orders [T, B] of the bonds there are at the first or the last of ``positions`` [T, N, 3], and their atoms [B, 2]."""
+    """Orders [T, B] of the bonds in the first or the last of ``positions`` [T, N, 3], and their atoms [B, 2]."""
     i, j = np.triu_indices(len(numbers), 1)
     reach = STRETCH * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
 
@@ -68,9 +68,7 @@ def find_event(numbers: NDArray[np.int64], positions: Array) -> Event | None:
         return None
     orders, pairs = bond_orders(numbers, positions)
     change = np.abs(orders[-1] - orders[0])
-    events = [
-        _window(orders[:, k], (int(pairs[k, 0]), int(pairs[k, 1]))) for k in np.nonzero(change > HAPPENED)[0]
-    ]
+    events = [_window(orders[:, k], (int(pairs[k, 0]), int(pairs[k, 1]))) for k in np.nonzero(change > HAPPENED)[0]]
     return min(events, key=lambda event: event.onset, default=None)
 
 
@@ -88,4 +86,3 @@ def _window(order: Array, pair: tuple[int, int]) -> Event:
     onset = int(before[-1]) + 1 if len(before) else 0
     end = peak + int(after[0]) if len(after) else len(order) - 1
     return Event(onset, peak, end, pair)
-

@@ -1,4 +1,4 @@
-"""The loop, as in Figure 1 of the rare-events paper: train, drive, check, select, label, until the barrier stands still.
+"""The loop, as in Figure 1 of the rare-events paper: train, drive, check, select, label, until nothing moves.
 
 Every stage writes into a folder of its own and is marked as finished; one that is marked is read back instead of done
 again. What a stage does with random numbers comes from the run's root seed, the round and the stage's name alone, so
@@ -70,7 +70,6 @@ class Loop:
         self.data: list[LabeledFrame] = []
         self.labels = 0
         self.trained: Trained | None = None
-        self.mask: NDArray[np.bool_] | None = None
         self.rows: list[dict[str, Any]] = []
 
     def go(self) -> list[dict[str, Any]]:
@@ -78,9 +77,9 @@ class Loop:
         self.begin()
         for number in range(self.config.rounds):
             self.display.round(number, self.config.rounds)
-            train_s = self.train(number)
-            trajectories, sample_s = self.drive(number)
-            findings, label_s = self.check(number, trajectories)
+            trained, train_s = self.train(number)
+            trajectories, sample_s = self.drive(number, trained.model)
+            findings, label_s = self.check(number, trained.model, trajectories)
             row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
             converged = self.converged(row)
             last = converged or number + 1 == self.config.rounds or self.budget <= 0
@@ -107,13 +106,14 @@ class Loop:
             stage.finish(labels=len(frames), engine_calls=calls)
         self.take(stage.folder / DATA, stage.summary["labels"])
 
-    def train(self, number: int) -> float:
+    def train(self, number: int) -> tuple[Trained, float]:
         """Fit the committee to all labels, starting from the last one."""
         stage = self.run.stage(number, "train")
         previous = self.trained
         if not stage.done:
             best = previous.best if previous else None
-            mask = self.stages.split(len(self.data), self.mask, best, self.run.rng(number, "split"))
+            mask = previous.mask if previous else None
+            mask = self.stages.split(len(self.data), mask, best, self.run.rng(number, "split"))
             seeds = [self.run.seed(0, "member", m) for m in range(len(mask))] + [self.run.seed(number, "batches")]
             with self.display.stage("train") as progress:
                 self.stages.trainer.train(
@@ -122,25 +122,22 @@ class Loop:
                 )  # fmt: skip
             stage.finish(frames=len(self.data))
         self.trained = self.stages.trainer.load(stage.folder)
-        self.mask = self.trained.mask
-        return stage.seconds
+        return self.trained, stage.seconds
 
-    def drive(self, number: int) -> tuple[list[Trajectory], float]:
+    def drive(self, number: int, model: Path) -> tuple[list[Trajectory], float]:
         """LAMMPS drives the event with the committee."""
         stage = self.run.stage(number, "sample")
         if not stage.done:
             with self.display.stage("drive") as progress:
-                trajectories = self.stages.sampler.sample(
-                    self.trained.model, stage.folder, self.stages.velocity_seeds, progress
-                )
+                trajectories = self.stages.sampler.sample(model, stage.folder, self.stages.velocity_seeds, progress)
             trajectory.save(stage.folder / TRAJECTORIES, trajectories)
             stage.finish(notes=[f"walker {t.walker}: {t.note}" for t in trajectories if t.note])
         trajectories = trajectory.load(stage.folder / TRAJECTORIES)
         for note in stage.summary["notes"]:
-            self.display.note(f"round {number}: {note}")
+            self.display.note(note)
         return trajectories, stage.seconds
 
-    def check(self, number: int, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
+    def check(self, number: int, model: Path, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
         """Compare committee and engine along this round's own path; the labels join the data."""
         stage = self.run.stage(number, "check")
         if not stage.done:
@@ -150,7 +147,7 @@ class Loop:
                 frames = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in rows]
                 labels = self.stages.labeler.label(frames, progress)
                 kept = self.keep(stage.folder, frames, labels)
-                self.stages.check.compare(stage.folder, self.trained.model, kept, trajectories[walker])
+                self.stages.check.compare(stage.folder, model, kept, trajectories[walker])
             stage.finish(labels=len(frames), failed=len(frames) - len(kept))
         self.take(stage.folder / DATA, stage.summary["labels"])
         return self.stages.check.load(stage.folder), stage.seconds
@@ -168,18 +165,22 @@ class Loop:
             with self.display.stage("label") as progress:
                 kept = self.keep(stage.folder, frames, self.stages.labeler.label(frames, progress) if frames else [])
             stage.finish(
-                threshold=limit, chosen=[list(pair) for pair in chosen], labels=len(frames), failed=len(frames) - len(kept)
+                threshold=limit,
+                chosen=[list(pair) for pair in chosen],
+                labels=len(frames),
+                failed=len(frames) - len(kept),
             )
         if not stage.summary["chosen"]:
-            self.display.note(f"round {number}: no frame above the threshold; the committee is at home all the way")
+            self.display.note("no frame above the threshold; the committee is at home all the way")
         self.take(stage.folder / DATA, stage.summary["labels"])
         return stage.seconds
 
     def frame(self, number: int, trajectories: Sequence[Trajectory], walker: int, row: int, origin: str) -> Frame:
         """A row of a trajectory as a frame with its provenance."""
         source = trajectories[walker]
+        start: Frame = self.config.frame
         return replace(
-            self.config.frame,
+            start,
             positions=source.positions[row],
             origin=origin,
             round=number,
@@ -223,6 +224,6 @@ class Loop:
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:
     """Learn the event; see `Loop.go`."""
-    if not 0 < config.labels.budget:
+    if not config.labels.budget > 0:
         raise SamplingError("labels.budget is spent before the first label")
     return Loop(config, run, stages, display).go()

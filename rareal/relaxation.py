@@ -37,22 +37,26 @@ class Stretched:
     potential : energy [eV] and forces [eV/Å] of a frame.
     frame : elements and cell.
     ends : the two atoms that are held, counted from 0.
+    max_calls : evaluations of the potential after which the search is given up.
 
     Attributes
     ----------
     calls : evaluations of the potential so far.
     """
 
-    def __init__(self, potential: EnergyForces, frame: Frame, ends: tuple[int, int]) -> None:
+    def __init__(self, potential: EnergyForces, frame: Frame, ends: tuple[int, int], max_calls: int) -> None:
         self.potential = potential
         self.frame = frame
         self.ends = ends
+        self.max_calls = max_calls
         self.calls = 0
         self.free: NDArray[np.bool_] = np.ones(len(frame.numbers), dtype=bool)
         self.free[list(ends)] = False
 
     def evaluate(self, positions: Array) -> tuple[float, Array]:
         """Energy and forces [N, 3]."""
+        if self.calls >= self.max_calls:
+            raise RelaxationError(f"no result after {self.calls} evaluations; the surface is too rough")
         self.calls += 1
         energy, forces = self.potential(replace(self.frame, positions=positions))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):

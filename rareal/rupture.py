@@ -38,6 +38,7 @@ class Config(Section):
     step: Length = Field(0.05, gt=0, description="step of the distance, Å")
     fmax: Force = Field(0.002, gt=0, description="largest force on a relaxed atom, eV/Å")
     resolution: Length = Field(0.005, gt=0, description="the distance of rupture is bisected to this, Å")
+    max_calls: int = Field(4000, ge=1, description="evaluations of the potential after which the pull is given up")
     max_stretch: Length = Field(4.0, gt=0, description="give up when the ends are this much farther apart, Å")
 
 
@@ -156,7 +157,7 @@ class _Pull:
     def __init__(self, potential: EnergyForces, start: Frame, ends: tuple[int, int], config: Config) -> None:
         self.config = config
         self.start = start
-        self.system = Stretched(potential, start, ends)
+        self.system = Stretched(potential, start, ends, config.max_calls)
         self.bonded: Pairs = bonds(start.numbers, start.positions)
         self.hessian = np.empty((0, 0))
         self.states: list[_State] = []

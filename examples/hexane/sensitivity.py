@@ -2,10 +2,10 @@
 
     python examples/hexane/sensitivity.py [--depth 0.2] [--seeds 3] [--folder runs/sensitivity]
 
-Adds a smooth dip -depth·exp(-((r - 2.25 Å)/0.15 Å)²) on each terminal C-C bond to GFN2-xTB and repeats the engine-driven
-pull from the same velocities. The surface changes by at most twice ``depth`` and only where a terminal bond is about to
-go; the paper's activation energy changes by far more. That is why `rareal` lets the error along the path and the
-quasi-static rupture decide on convergence. Takes some minutes.
+Adds a smooth dip -depth·exp(-((r - 2.25 Å)/0.15 Å)²) on each terminal C-C bond to GFN2-xTB and repeats the engine's
+own pull from the same velocities. The surface changes by at most twice ``depth``, and only where a terminal bond is
+about to go; the paper's activation energy changes by far more. That is why `rareal` lets the error along the path and
+the quasi-static rupture decide on convergence. Takes some minutes.
 """
 
 from __future__ import annotations

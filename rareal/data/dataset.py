@@ -2,8 +2,8 @@
 
 A delta is written to a temporary file and renamed, and never opened for writing again, so that no crash can damage
 what was there. In each file a group per formula holds ``species`` (symbols), ``coordinates`` [F, N, 3] Å, ``energies``
-[F] eV and ``forces`` [F, N, 3] eV/Å, which other tools read; ``cell``, ``pbc`` and one array per field of provenance lie
-beside them. The file carries the hash of the label engine; a data set refuses frames of another.
+[F] eV and ``forces`` [F, N, 3] eV/Å, which other tools read; ``cell``, ``pbc`` and an array per field of provenance
+lie beside them. The file carries the hash of the label engine; a data set refuses frames of another.
 """
 
 from __future__ import annotations
@@ -105,11 +105,12 @@ def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]
     origins = group["origin"].asstr()[:]
     rows = []
     for k in range(len(columns["energies"])):
+        periodic = columns["pbc"][k]
         frame = Frame(
             numbers,
             columns["coordinates"][k],
             columns["cell"][k],
-            tuple(bool(p) for p in columns["pbc"][k]),
+            (bool(periodic[0]), bool(periodic[1]), bool(periodic[2])),
             str(origins[k]),
             int(columns["round"][k]),
             int(columns["walker"][k]),

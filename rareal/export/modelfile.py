@@ -139,7 +139,9 @@ class Committee:
             script = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelFileError(f"{path} is no model file that torch {torch.__version__} can read: {reason}") from error
+            raise ModelFileError(
+                f"{path} is no model file that torch {torch.__version__} can read: {reason}"
+            ) from error
         if not extra[EXTRA]:
             raise ModelFileError(f"{path} is TorchScript but carries no rareal metadata; export it with rareal")
         fields = json.loads(extra[EXTRA])
@@ -159,7 +161,9 @@ class Committee:
         """
         unknown = sorted({int(z) for z in frame.numbers} - self._species.keys())
         if unknown:
-            raise ModelFileError(f"the committee knows {', '.join(self.metadata.elements)}, not atomic number {unknown[0]}")
+            raise ModelFileError(
+                f"the committee knows {', '.join(self.metadata.elements)}, not atomic number {unknown[0]}"
+            )
         species = torch.tensor([self._species[int(z)] for z in frame.numbers])
         index, vectors = all_edges(frame, self.metadata.cutoff)
         atomic, gradients = self.script(species, index, vectors.to(self.dtype), len(species))

@@ -19,8 +19,8 @@ from ase.data import atomic_numbers
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from rareal.neighbours import all_edges
 from rareal.models.networks import BatchedNetwork, ScriptedNetwork
+from rareal.neighbours import all_edges
 from rareal.plugin import load_ops
 from rareal.records import Frame
 from rareal.schema import Section
@@ -137,6 +137,9 @@ class ANI(nn.Module):
 
     architecture = "ani"
     layers = 0
+    mean: Tensor
+    scale: Tensor
+    networks: Any
 
     def __init__(self, elements: Sequence[str], seeds: Sequence[int], hidden: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
@@ -280,7 +283,7 @@ class ScriptedANI(nn.Module):
             atomic, gradient = network(aev.index_select(0, atoms))
             energies.index_copy_(1, atoms, atomic)
             cotangents.index_copy_(1, atoms, gradient)
-            element += 1
+            element += 1  # noqa: SIM113 (TorchScript unrolls this loop and knows no enumerate of modules)
         gradients = torch.ops.rareal.aev_vjp(
             cotangents, species, edge_index, edge_vec, n_local, self.n_elements,
             self.radial, self.shifts_r, self.angular, self.shifts_a, self.sections,

@@ -111,7 +111,7 @@ class BatchedNetwork(nn.Module):
     def energy_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Atomic energies [M, n] and their gradients [M, n, d] for inputs ``x`` [n, d]."""
         parameters = [p for pair in zip(self.weights, self.biases, strict=True) for p in pair]
-        result: tuple[Tensor, Tensor] = EnergyGradient.apply(x, *parameters)
+        result: tuple[Tensor, Tensor] = EnergyGradient.apply(x, *parameters)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -131,10 +131,10 @@ class ScriptedNetwork(nn.Module):
         for weight in self.weights:
             weights.append(weight)
         value = x.unsqueeze(0).expand(weights[0].size(0), -1, -1)
-        k = 0
+        k = 0  # TorchScript unrolls this loop and knows no enumerate of parameters
         for bias in self.biases:
             value = torch.baddbmm(bias, value, weights[k])
-            k += 1
+            k += 1  # noqa: SIM113
             if k < self.depth:
                 inputs.append(value)
                 value = torch.nn.functional.gelu(value)

@@ -29,9 +29,13 @@ class Config(Section):
     event_share: float = Field(0.6, ge=0, le=1, description="share of the frames taken from within the event")
     lead: int = Field(500, ge=0, description="time steps before the event that count as part of it")
     tail: int = Field(60, ge=0, description="time steps after the event in which frames are still chosen")
-    cv_spacing: float = Field(0.01, gt=0, description="change of the CV (its own unit) that counts as one unit of length")
+    cv_spacing: float = Field(
+        0.01, gt=0, description="change of the CV (its own unit) that counts as one unit of length"
+    )
     energy_spacing: Energy = Field(KCAL_MOL, gt=0, description="change of energy that counts as one unit of length, eV")
-    progress_spacing: float = Field(0.02, gt=0, description="change of a bond's order that counts as one unit of length")
+    progress_spacing: float = Field(
+        0.02, gt=0, description="change of a bond's order that counts as one unit of length"
+    )
 
 
 class EventSelector:
@@ -83,7 +87,7 @@ class EventSelector:
 def most_uncertain(
     energy_std: Array, length: Array, threshold: float, rows: NDArray[np.int64], count: int
 ) -> list[int]:
-    """Divide ``rows`` into ``count`` stretches of equal path length; of each, the row of largest std above threshold."""
+    """Of ``count`` stretches of equal path length among ``rows``, each one's row of largest std above the threshold."""
     if count < 1 or len(rows) == 0:
         return []
     along = length[rows] - length[rows[0]]

@@ -18,8 +18,12 @@ class Config(Section):
 
     kind: Literal["paper"] = "paper"
     count: int = Field(50, ge=1, description="Most frames chosen per round, before noise copies; 50 in the paper.")
-    cv_spacing: float = Field(0.01, ge=0, description="Smallest difference in the CV (its own unit); 0.01 Å in the paper.")
-    energy_spacing: Energy = Field(KCAL_MOL, ge=0, description="Smallest difference in energy, eV; 1 kcal/mol in the paper.")
+    cv_spacing: float = Field(
+        0.01, ge=0, description="Smallest difference in the CV (its own unit); 0.01 Å in the paper."
+    )
+    energy_spacing: Energy = Field(
+        KCAL_MOL, ge=0, description="Smallest difference in energy, eV; 1 kcal/mol in the paper."
+    )
 
 
 class PaperSelector:

@@ -40,8 +40,14 @@ class Config(Section):
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of the steps in which the rate rises to its peak.")
     weight_decay: float = Field(1e-6, ge=0, description="Decoupled weight decay.")
     energy_weight: float = Field(1.0, ge=0, description="Weight of the energy term of equation 3 (1 in the paper).")
-    force_weight: float = Field(1.0, ge=0, description="Weight alpha of the force term of equation 3 (0.1 in the paper); forces carry most of what a frame knows.")
-    averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off.")
+    force_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight alpha of the force term of equation 3 (0.1 in the paper).",
+    )
+    averaging: float = Field(
+        0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off."
+    )
     validate_every: int = Field(5, ge=1, description="Epochs between validations; the best one's weights are kept.")
     best: Literal["loss", "energy"] = Field("loss", description="What the best epoch minimises on the validation set.")
     warm_start: bool = Field(True, description="Start from the previous round's weights.")
@@ -128,7 +134,9 @@ def groups_of(
         energies = np.array([frames[k].label.energy - shift for k in indices])
         forces = np.stack([frames[k].label.forces for k in indices])
         mask = torch.from_numpy(np.ascontiguousarray(train[:, indices]))
-        groups.append(Group(prepared, torch.from_numpy(energies).float(), torch.from_numpy(forces).float(), mask.float()))
+        groups.append(
+            Group(prepared, torch.from_numpy(energies).float(), torch.from_numpy(forces).float(), mask.float())
+        )
     return groups
 
 
@@ -136,7 +144,8 @@ def frame_losses(config: Config, group: Group, index: Tensor, energy: Tensor, fo
     """Equation 3 of the rare-events paper, per member and frame, [M, B]."""
     energy_error = (energy - group.energies[index]) ** 2 / group.atoms**0.5
     force_error = ((forces - group.forces[index]) ** 2).sum((2, 3)) / group.atoms
-    return config.energy_weight * energy_error + config.force_weight * force_error
+    loss: Tensor = config.energy_weight * energy_error + config.force_weight * force_error
+    return loss
 
 
 class Average:
@@ -254,7 +263,7 @@ def fit(
             losses = frame_losses(config, group, index, energy, forces)
             loss = ((losses * mask).sum(1) / mask.sum(1).clamp(min=1.0)).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             average.update()
             total += float(loss.detach()) / model.members
@@ -278,7 +287,9 @@ def fit(
 
 def _batches(groups: Sequence[Group], size: int, rng: np.random.Generator) -> list[tuple[Group, Tensor]]:
     batches = [
-        (group, index) for group in groups for index in torch.from_numpy(rng.permutation(len(group.energies))).split(size)
+        (group, index)
+        for group in groups
+        for index in torch.from_numpy(rng.permutation(len(group.energies))).split(size)
     ]
     if len(groups) == 1:
         return batches

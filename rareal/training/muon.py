@@ -77,7 +77,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        gradient = parameter.grad
+        gradient = _gradient(parameter)
         state["momentum"].lerp_(gradient, 1.0 - group["momentum"])
         nesterov = torch.lerp(gradient, state["momentum"], group["momentum"])
         # an orthogonal a×b matrix has entries of rms 1/sqrt(max(a, b)); the factor makes the rms the learning rate's
@@ -90,7 +90,14 @@ class Muon(torch.optim.Optimizer):
             state.update(steps=0, first=torch.zeros_like(parameter), second=torch.zeros_like(parameter))
         state["steps"] += 1
         beta1, beta2 = group["betas"]
-        state["first"].lerp_(parameter.grad, 1.0 - beta1)
-        state["second"].lerp_(parameter.grad.square(), 1.0 - beta2)
+        gradient = _gradient(parameter)
+        state["first"].lerp_(gradient, 1.0 - beta1)
+        state["second"].lerp_(gradient.square(), 1.0 - beta2)
         second = (state["second"] / (1.0 - beta2 ** state["steps"])).sqrt_().add_(1e-8)
         parameter.addcdiv_(state["first"], second, value=-group["lr"] / (1.0 - beta1 ** state["steps"]))  # type: ignore[operator]
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError("parameter has no gradient")
+    return parameter.grad

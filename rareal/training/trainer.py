@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rareal.errors import TrainingError
 from rareal.protocols import Progress
-from rareal.records import Frame, LabeledFrame
+from rareal.records import LabeledFrame
 from rareal.training.committee import Config, Fit, Group, fit, groups_of, self_energies
 
 MODEL, CHECKPOINT, SUMMARY, CURVE, SPLIT = (
@@ -54,7 +54,9 @@ class Trained:
 class CommitteeTrainer:
     """Trains committees of one model kind; knows models only through what it is given."""
 
-    def __init__(self, config: Config, elements: Sequence[str], build: BuildModel, write: WriteModel, dtype: str) -> None:
+    def __init__(
+        self, config: Config, elements: Sequence[str], build: BuildModel, write: WriteModel, dtype: str
+    ) -> None:
         self.config = config
         self.elements = tuple(elements)
         self.build = build
@@ -84,7 +86,23 @@ class CommitteeTrainer:
             If a label is not finite, or training diverges.
         """
         self._check(data)
+        threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads or os.cpu_count() or 1)
+        try:
+            return self._train(data, mask, previous, folder, seeds, content_hash, progress)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _train(
+        self,
+        data: Sequence[LabeledFrame],
+        mask: NDArray[np.bool_],
+        previous: Path | None,
+        folder: Path,
+        seeds: Sequence[int],
+        content_hash: str,
+        progress: Progress | None,
+    ) -> Trained:
         model = self.build(self.elements, seeds[:-1])
         energies = self._start(model, data, previous)
         shift = {atomic_numbers[e]: float(value) for e, value in zip(self.elements, energies, strict=True)}

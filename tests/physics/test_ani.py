@@ -92,9 +92,7 @@ def test_forces_are_minus_the_gradient(frame: Frame, committee: Committee, atom:
         np.testing.assert_allclose(forces[:, atom, axis], -slope, atol=1e-7)
 
 
-def test_training_model_predicts_what_the_exported_one_does(
-    frame: Frame, model: ani.ANI, committee: Committee
-) -> None:
+def test_training_model_predicts_what_the_exported_one_does(frame: Frame, model: ani.ANI, committee: Committee) -> None:
     with torch.no_grad():
         energies, forces = model(model.features([frame]))
     expected_energies, expected_forces = committee.energies_forces(frame)
@@ -123,9 +121,7 @@ def test_symmetries(frame: Frame, committee: Committee) -> None:
 
 def test_two_distant_molecules_have_twice_the_energy(frame: Frame, committee: Committee) -> None:
     both = Frame(np.tile(frame.numbers, 2), np.vstack([frame.positions, frame.positions + 50.0]))
-    np.testing.assert_allclose(
-        committee.energies_forces(both)[0], 2 * committee.energies_forces(frame)[0], atol=1e-9
-    )
+    np.testing.assert_allclose(committee.energies_forces(both)[0], 2 * committee.energies_forces(frame)[0], atol=1e-9)
 
 
 def test_smooth_at_the_cutoff(model: ani.ANI) -> None:
@@ -148,9 +144,7 @@ def test_periodic_images_count(committee: Committee) -> None:
     small = Frame(np.array([6]), np.zeros((1, 3)), cell, (True, True, True))
     shifts = np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)]) * 3.0
     large = Frame(np.full(8, 6), shifts, 2 * cell, (True, True, True))
-    np.testing.assert_allclose(
-        committee.energies_forces(large)[0], 8 * committee.energies_forces(small)[0], atol=1e-8
-    )
+    np.testing.assert_allclose(committee.energies_forces(large)[0], 8 * committee.energies_forces(small)[0], atol=1e-8)
 
 
 def test_gelu_derivatives_against_autograd() -> None:

@@ -19,7 +19,9 @@ from rareal.records import Frame, Label, LabeledFrame
 def labeled(seed: int, numbers: tuple[int, ...] = (6, 1, 1), engine: str = "a" * 64) -> LabeledFrame:
     rng = np.random.default_rng(seed)
     shape = (len(numbers), 3)
-    frame = Frame(np.array(numbers), rng.normal(size=shape), np.eye(3) * 9, (True, False, True), "pull", 3, 1, seed, 6.5)
+    frame = Frame(
+        np.array(numbers), rng.normal(size=shape), np.eye(3) * 9, (True, False, True), "pull", 3, 1, seed, 6.5
+    )
     return LabeledFrame(frame, Label(float(rng.normal()), rng.normal(size=shape), engine, 0.5))
 
 
@@ -87,7 +89,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_the_hash_sees_every_label() -> None:
     frames = [labeled(0), labeled(1)]
-    changed = [frames[0], LabeledFrame(frames[1].frame, replace(frames[1].label, energy=frames[1].label.energy + 1e-12))]
+    changed = [
+        frames[0],
+        LabeledFrame(frames[1].frame, replace(frames[1].label, energy=frames[1].label.energy + 1e-12)),
+    ]
     assert dataset.content_hash(frames) != dataset.content_hash(changed)
 
 

@@ -15,7 +15,9 @@ from rareal.uncertainty.threshold import Config, threshold
 def trajectory(energy_std: np.ndarray, interval: int = 1) -> Trajectory:
     count = len(energy_std)
     zeros = np.zeros(count)
-    return Trajectory(0, 1, np.arange(count) * interval, zeros, zeros, zeros, energy_std, zeros, np.zeros((count, 2, 3)))
+    return Trajectory(
+        0, 1, np.arange(count) * interval, zeros, zeros, zeros, energy_std, zeros, np.zeros((count, 2, 3))
+    )
 
 
 def test_mean_plus_three_sigma_of_the_first_thousand_steps() -> None:
