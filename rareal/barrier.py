@@ -20,6 +20,7 @@ from rareal.event import find_event
 from rareal.records import Trajectory
 from rareal.rupture import Config as RuptureConfig
 from rareal.schema import Misfit, Section
+from rareal.units import KCAL_MOL, Energy
 
 
 class Config(Section):
@@ -30,7 +31,19 @@ class Config(Section):
         48, ge=4, description="frames of the round's own pull that the engine labels; each is a label"
     )
     break_frames: int = Field(16, ge=0, description="of these, frames within the break itself")
+    scout_frames: int = Field(
+        16, ge=2, description="frames that are labelled first; where they show the path to be wrong, no more are"
+    )
+    scout_walkers: int = Field(2, ge=1, description="pulls per round as long as the path is known to be wrong")
+    scout_above: Energy = Field(
+        10 * KCAL_MOL,
+        gt=0,
+        description="path error above which the path counts as wrong, eV; it need not be dense then",
+    )
     beyond_steps: int = Field(100, ge=0, description="steps after the break that are still checked")
+    rupture_frames: int = Field(
+        12, ge=0, description="structures around the committee's own rupture that are labelled for training"
+    )
     rupture: RuptureConfig = RuptureConfig.model_validate({})
 
     def check_against(self, config: Any) -> None:

@@ -10,7 +10,7 @@ pull of `rareal.rupture`. The latter two are well conditioned and decide converg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rareal.files import write_npz
 from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame, LabeledFrame, Trajectory
 from rareal.reference import Reference
-from rareal.rupture import Rupture, compare, load, rupture, save
+from rareal.rupture import Rupture, compare, load, rupture, save, telling_positions
 from rareal.units import KCAL_MOL
 
 PATH, RUPTURE = "path.npz", "rupture.npz"
@@ -65,30 +65,56 @@ class Check:
         self.ends = ends
         self.surface = surface
 
-    def path_rows(self, trajectory: Trajectory) -> list[int]:
-        """Rows to be labelled; see `rareal.barrier.path_frames`."""
+    def path_rows(self, trajectory: Trajectory, count: int) -> list[int]:
+        """Rows of the path to be labelled, at most ``count``; see `rareal.barrier.path_frames`."""
         config = self.config
-        rows = path_frames(self.start.numbers, trajectory, config.path_frames, config.break_frames, config.beyond_steps)
+        count = min(count, config.path_frames)
+        in_break = count * config.break_frames // config.path_frames
+        rows = path_frames(self.start.numbers, trajectory, count, in_break, config.beyond_steps)
         return [int(row) for row in rows]
 
-    def compare(self, folder: Path, model: Path, kept: Sequence[LabeledFrame], trajectory: Trajectory) -> None:
-        """Write the comparison along the path and the committee's rupture into ``folder``."""
+    def scouts(self, rows: Sequence[int]) -> list[int]:
+        """The rows to be labelled first: the first, the last, and some evenly between."""
+        count = min(len(rows), self.config.scout_frames)
+        return [rows[int(k)] for k in np.unique(np.linspace(0, len(rows) - 1, count).round())]
+
+    def believed(self, model: Path, labelled: Sequence[LabeledFrame]) -> bool:
+        """Whether the committee is near enough to the engine along its own path for more labels to be worth it."""
+        engine, committee = self._energies(model, labelled)
+        return len(labelled) > 1 and bool(np.abs(committee - engine).max() <= self.config.scout_above)
+
+    def _energies(self, model: Path, labelled: Sequence[LabeledFrame]) -> tuple[Array, Array]:
+        """Of engine and committee, relative to the first frame, eV."""
         surface = self.surface(model)
-        steps = np.array([f.frame.step for f in kept], dtype=np.int64)
+        engine = np.array([f.label.energy for f in labelled])
+        committee = np.array([surface(f.frame)[0] for f in labelled])
+        return engine - engine[:1], committee - committee[:1]
+
+    def pull_apart(self, folder: Path, model: Path) -> list[Frame]:
+        """Keep the committee's quasi-static rupture in ``folder``; return the structures that decide where it lies."""
+        record = rupture(self.surface(model), self.start, self.ends, self.config.rupture)
+        save(folder / RUPTURE, record)
+        return [
+            replace(self.start, positions=positions, origin="rupture")
+            for positions in telling_positions(record, self.config.rupture_frames)
+        ]
+
+    def compare(self, folder: Path, model: Path, labelled: Sequence[LabeledFrame], trajectory: Trajectory) -> None:
+        """Write the comparison of committee and engine at the labelled frames of the path into ``folder``."""
+        labelled = sorted(labelled, key=lambda f: f.frame.step)
+        engine, committee = self._energies(model, labelled)
+        steps = np.array([f.frame.step for f in labelled], dtype=np.int64)
         event = find_event(self.start.numbers, trajectory.positions)
         first, last = (trajectory.steps[[event.onset, event.end]]) if event else (1, 0)
-        engine = np.array([f.label.energy for f in kept])
-        committee = np.array([surface(f.frame)[0] for f in kept])
         write_npz(
             folder / PATH,
             steps=steps,
-            cv=np.array([f.frame.cv for f in kept]),
-            engine=engine - engine[:1],
-            committee=committee - committee[:1],
+            cv=np.array([f.frame.cv for f in labelled]),
+            engine=engine,
+            committee=committee,
             in_break=(steps >= first) & (steps <= last),
             walker=trajectory.walker,
         )
-        save(folder / RUPTURE, rupture(surface, self.start, self.ends, self.config.rupture))
 
     def load(self, folder: Path) -> Findings:
         """What `compare` wrote."""

@@ -70,6 +70,7 @@ class Loop:
         self.data: list[LabeledFrame] = []
         self.labels = 0
         self.trained: Trained | None = None
+        self.believed = False
         self.rows: list[dict[str, Any]] = []
 
     def go(self) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ class Loop:
             findings, label_s = self.check(number, trained.model, trajectories)
             row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
             converged = self.converged(row)
-            last = converged or number + 1 == self.config.rounds or self.budget <= 0
+            last = converged or number + 1 == self.config.rounds or self.budget < self.config.check.path_frames
             if not last:
                 label_s += self.extend(number, trajectories)
             self.report({**row, "labels": self.labels, "train_s": train_s, "sample_s": sample_s, "label_s": label_s})
@@ -125,11 +126,14 @@ class Loop:
         return self.trained, stage.seconds
 
     def drive(self, number: int, model: Path) -> tuple[list[Trajectory], float]:
-        """LAMMPS drives the event with the committee."""
+        """LAMMPS drives the event with the committee; with few walkers as long as the path is known to be wrong."""
         stage = self.run.stage(number, "sample")
         if not stage.done:
             with self.display.stage("drive") as progress:
-                trajectories = self.stages.sampler.sample(model, stage.folder, self.stages.velocity_seeds, progress)
+                seeds = self.stages.velocity_seeds
+                if not self.believed:
+                    seeds = seeds[: self.config.check.scout_walkers]
+                trajectories = self.stages.sampler.sample(model, stage.folder, seeds, progress)
             trajectory.save(stage.folder / TRAJECTORIES, trajectories)
             stage.finish(notes=[f"walker {t.walker}: {t.note}" for t in trajectories if t.note])
         trajectories = trajectory.load(stage.folder / TRAJECTORIES)
@@ -138,19 +142,35 @@ class Loop:
         return trajectories, stage.seconds
 
     def check(self, number: int, model: Path, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
-        """Compare committee and engine along this round's own path; the labels join the data."""
+        """Compare committee and engine along this round's own path; the labels join the data.
+
+        A few frames go first: a path that they show to be wrong is not worth more labels.
+        """
         stage = self.run.stage(number, "check")
+        check = self.stages.check
         if not stage.done:
+            walker = number % len(trajectories)
+            rows = check.path_rows(trajectories[walker], self.budget)
+            scouts = check.scouts(rows)
+            with self.display.stage("rupture"):
+                telling = [replace(frame, round=number) for frame in check.pull_apart(stage.folder, model)]
             with self.display.stage("check") as progress:
-                walker = number % len(trajectories)
-                rows = self.stages.check.path_rows(trajectories[walker])[: max(0, self.budget)]
-                frames = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in rows]
+                frames = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in scouts]
                 labels = self.stages.labeler.label(frames, progress)
+                believed = check.believed(model, labelled(frames, labels))
+                if believed:
+                    rest = [row for row in rows if row not in scouts]
+                    more = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in rest]
+                    more = (more + telling)[: self.budget - len(frames)]
+                    labels += self.stages.labeler.label(more, progress) if more else []
+                    frames += more
                 kept = self.keep(stage.folder, frames, labels)
-                self.stages.check.compare(stage.folder, model, kept, trajectories[walker])
-            stage.finish(labels=len(frames), failed=len(frames) - len(kept))
+                on_path = [f for f in kept if f.frame.origin == PATH_ORIGIN]
+                check.compare(stage.folder, model, on_path, trajectories[walker])
+            stage.finish(labels=len(frames), failed=len(frames) - len(kept), believed=believed)
+        self.believed = stage.summary["believed"]
         self.take(stage.folder / DATA, stage.summary["labels"])
-        return self.stages.check.load(stage.folder), stage.seconds
+        return check.load(stage.folder), stage.seconds
 
     def extend(self, number: int, trajectories: Sequence[Trajectory]) -> float:
         """Choose new frames, copy them with noise, label them."""
@@ -158,10 +178,12 @@ class Loop:
         if not stage.done:
             limit = self.stages.threshold(trajectories)
             rng = self.run.rng(number, "select")
-            chosen = self.stages.selector.select(trajectories, limit, self.budget, rng)
+            # what the next round's check costs is not for sale
+            room = max(0, self.budget - self.config.check.path_frames)
+            chosen = self.stages.selector.select(trajectories, limit, room, rng)
             frames = [self.frame(number, trajectories, k, row, SELECTED_ORIGIN) for k, row in chosen]
             frames += self.stages.augment(frames, self.run.rng(number, "noise"))
-            frames = frames[: max(0, self.budget)]
+            frames = frames[:room]
             with self.display.stage("label") as progress:
                 kept = self.keep(stage.folder, frames, self.stages.labeler.label(frames, progress) if frames else [])
             stage.finish(
@@ -191,7 +213,7 @@ class Loop:
 
     def keep(self, folder: Path, frames: Sequence[Frame], labels: Sequence[Label | FailedLabel]) -> list[LabeledFrame]:
         """Write the labelled frames as a data delta, the failures with their reasons as a table."""
-        kept = [LabeledFrame(f, lab) for f, lab in zip(frames, labels, strict=True) if isinstance(lab, Label)]
+        kept = labelled(frames, labels)
         failed = [
             {"origin": f.origin, "walker": f.walker, "step": f.step, "cv": f.cv, "reason": lab.reason}
             for f, lab in zip(frames, labels, strict=True)
@@ -220,6 +242,11 @@ class Loop:
         self.rows.append(row)
         self.run.append_round(row)
         self.display.row(row)
+
+
+def labelled(frames: Sequence[Frame], labels: Sequence[Label | FailedLabel]) -> list[LabeledFrame]:
+    """The frames that got a label."""
+    return [LabeledFrame(f, lab) for f, lab in zip(frames, labels, strict=True) if isinstance(lab, Label)]
 
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:

@@ -110,9 +110,14 @@ class Stretched:
 
 
 def relax(
-    system: Stretched, positions: Array, hessian: Array, fmax: float, max_steps: int = 300
+    system: Stretched,
+    positions: Array,
+    hessian: Array,
+    fmax: float,
+    max_steps: int = 300,
+    trail: list[Array] | None = None,
 ) -> tuple[Array, float, Array, Array]:
-    """Minimise with BFGS from a given Hessian.
+    """Minimise with BFGS from a given Hessian; the positions on the way are appended to ``trail``.
 
     Returns
     -------
@@ -139,6 +144,8 @@ def relax(
             step = 0.3 * step
         hessian = _update(hessian, step, -new_forces[system.free].ravel() - gradient)
         positions, energy, forces = trial, new_energy, new_forces
+        if trail is not None:
+            trail.append(positions)
     raise RelaxationError(f"no minimum found in {max_steps} steps")
 
 

@@ -57,6 +57,7 @@ class Rupture:
     broken_class : name shared by equivalent bonds.
     crossing_distance, crossing_energy : where intact and broken molecule have the same energy; nan if not found.
     broken_distances, broken_energies, broken_positions : [B] and [B, N, 3] the relaxed broken molecule.
+    fall_positions : [F, N, 3] from the intact molecule that has lost its stability to the broken one, at one distance.
     start_energy : energy of the relaxed start, eV.
     calls : evaluations of the potential.
     note : empty, or why the pull ended without a rupture.
@@ -76,6 +77,7 @@ class Rupture:
     broken_distances: Array
     broken_energies: Array
     broken_positions: Array
+    fall_positions: Array
     start_energy: float
     calls: int
     note: str = ""
@@ -161,6 +163,7 @@ class _Pull:
         self.bonded: Pairs = bonds(start.numbers, start.positions)
         self.hessian = np.empty((0, 0))
         self.states: list[_State] = []
+        self.fall: list[Array] = []
 
     def run(self) -> Rupture:
         try:
@@ -223,8 +226,10 @@ class _Pull:
         mode = mode / np.abs(mode).max() * np.sign(mode[np.argmax(np.abs(mode))])
         for sign in (1.0, -1.0):
             positions = self.system.moved(state.positions, sign * self.config.step * mode)
-            positions = relax(self.system, positions, self.hessian, self.config.fmax)[0]
+            trail = [state.positions, positions]
+            positions = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)[0]
             if self._broken_bond(positions):
+                self.fall = trail
                 return positions
         return None
 
@@ -316,10 +321,29 @@ class _Pull:
             broken_distances=below[0],
             broken_energies=lower,
             broken_positions=_array(s.positions for s in branch).reshape(shape),
+            fall_positions=_array(self.fall).reshape(shape),
             start_energy=start,
             calls=self.system.calls,
             note=note,
         )
+
+
+def telling_positions(record: Rupture, count: int) -> Array:
+    """At most ``count`` structures [K, N, 3] that decide where a rupture lies; none where nothing broke.
+
+    A quarter are intact ones up to the rupture, the others lie along the fall from the intact to the broken molecule,
+    evenly in displacement: what bends there is the curvature whose zero is the rupture.
+    """
+    if not record.broke or count < 1:
+        return record.positions[:0]
+    intact = record.positions[::-1][: 2 * (count // 4) : 2]
+    fall = record.fall_positions
+    if not len(fall):
+        return intact
+    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(fall, axis=0), axis=(1, 2)))]
+    wanted = np.linspace(0.0, length[-1], count - len(intact) + 1)[1:]
+    rows = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(fall) - 1))
+    return np.concatenate([intact, fall[rows]])
 
 
 def _array(values: Any) -> Array:

@@ -115,6 +115,14 @@ class BatchedNetwork(nn.Module):
         return result
 
 
+def gelu_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+    """GELU and its first derivative, for TorchScript."""
+    if z.dtype == torch.float32 and z.device.type == "cpu":
+        value, slope, _ = torch.ops.rareal.gelu_derivatives(z)
+        return value, slope
+    return torch.nn.functional.gelu(z), torch.ops.aten.gelu_backward(torch.ones_like(z), z)
+
+
 class ScriptedNetwork(nn.Module):
     """The same networks for inference: scriptable, energies and gradients written out, nothing to train."""
 
@@ -127,7 +135,7 @@ class ScriptedNetwork(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Atomic energies [M, n] and gradients [M, n, d] for ``x`` [n, d]."""
         weights: list[Tensor] = []
-        inputs: list[Tensor] = []
+        slopes: list[Tensor] = []
         for weight in self.weights:
             weights.append(weight)
         value = x.unsqueeze(0).expand(weights[0].size(0), -1, -1)
@@ -136,9 +144,9 @@ class ScriptedNetwork(nn.Module):
             value = torch.baddbmm(bias, value, weights[k])
             k += 1  # noqa: SIM113
             if k < self.depth:
-                inputs.append(value)
-                value = torch.nn.functional.gelu(value)
+                value, slope = gelu_slope(value)
+                slopes.append(slope)
         back = weights[-1].transpose(1, 2).expand(-1, x.size(0), -1)
         for k in range(self.depth - 2, -1, -1):
-            back = torch.bmm(torch.ops.aten.gelu_backward(back, inputs[k]), weights[k].transpose(1, 2))
+            back = torch.bmm(back * slopes[k], weights[k].transpose(1, 2))
         return value.squeeze(2), back
