@@ -64,7 +64,13 @@ def load(folder: Path) -> Reference:
     summary = read_json(folder / SUMMARY)
     pulls = tuple(load_pull(archive(folder, seed))[0] for seed in summary["seeds"])
     bonds = tuple(tuple(bond) if bond else None for bond in summary["broken_bonds"])
-    return Reference(summary["engine"], pulls, bonds, load_rupture(folder / RUPTURE))
+    try:
+        static = load_rupture(folder / RUPTURE)
+    except KeyError as error:
+        raise RunFolderError(
+            f"{folder / RUPTURE} was written by another version of rareal ({error}); delete it and run `rareal reference`"
+        ) from error
+    return Reference(summary["engine"], pulls, bonds, static)
 
 
 def compute(
@@ -82,7 +88,9 @@ def compute(
     ``sampler`` drives LAMMPS with the engine; ``ends`` are the atoms (from 0) of the quasi-static pull.
     """
     pulls = sampler.sample(folder, seeds, progress)
-    if not (folder / RUPTURE).is_file():
+    settings = config.model_dump(mode="json")
+    kept = read_json(folder / SUMMARY)["rupture"]["settings"] if (folder / SUMMARY).is_file() else None
+    if kept != settings or not (folder / RUPTURE).is_file():
         with Worker(engine) as worker:
             save_rupture(folder / RUPTURE, rupture(worker.calculate, start, ends, config))
     static = load_rupture(folder / RUPTURE)
@@ -92,6 +100,7 @@ def compute(
         "works_eV": [float(pull.work.max()) for pull in pulls],
         "broken_bonds": [broken_bond(start.numbers, pull) for pull in pulls],
         "rupture": {
+            "settings": settings,
             "energy_max_eV": static.energy_max,
             "force_max_eV_A": static.force_max,
             "distance_A": static.break_distance,

@@ -204,11 +204,17 @@ class _Pull:
         if len(below) == 2:
             share = (distance - below[1].distance) / (below[1].distance - below[0].distance)
             guess = guess + min(share, 1.0) * (guess - below[0].positions)
-        state = self._relaxed(self.system.stretched(guess, distance), distance)
-        return state.positions if self._broken_bond(state.positions) else state
+        trail = [self.system.stretched(guess, distance)]
+        state = self._relaxed(trail[0], distance, trail)
+        if self._broken_bond(state.positions):
+            self.fall = trail
+            return state.positions
+        return state
 
-    def _relaxed(self, positions: Array, distance: float) -> _State:
-        positions, energy, forces, self.hessian = relax(self.system, positions, self.hessian, self.config.fmax)
+    def _relaxed(self, positions: Array, distance: float, trail: list[Array] | None = None) -> _State:
+        positions, energy, forces, self.hessian = relax(
+            self.system, positions, self.hessian, self.config.fmax, trail=trail
+        )
         return _State(distance, positions, energy, self.system.pull(positions, forces))
 
     def _soften(self, state: _State) -> _State:

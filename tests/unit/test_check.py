@@ -1,0 +1,160 @@
+"""The check stage: what is labelled, what is compared, when a round is good enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rareal.barrier import Config
+from rareal.check import RUPTURE, Check, figures, meets
+from rareal.reference import Reference
+from rareal.records import Array, Frame, Label, LabeledFrame, Trajectory
+from rareal.rupture import Rupture, load, rupture, telling_positions
+from rareal.testing.engines import Bond, MorseChain
+from rareal.units import KCAL_MOL
+
+NUMBERS = np.array([6, 6, 6])
+START = Frame(NUMBERS, np.array([[0.0, 0.0, 0.0], [1.5, 0.05, 0.0], [3.0, 0.0, 0.0]]))
+ENDS = (0, 2)
+CHAIN = MorseChain((Bond(0, 1, 4.0, 1.9, 1.5), Bond(1, 2, 3.5, 1.9, 1.5)))
+
+
+def pull(seed: int = 1, rows: int = 1200) -> Trajectory:
+    """The second bond stretches, breaks at row 800 and is gone."""
+    t = np.arange(rows)
+    second = 1.5 + 3e-4 * t + 2.5 / (1 + np.exp(-(t - 800) / 12))
+    positions = np.zeros((rows, 3, 3))
+    positions[:, 1, 0], positions[:, 2, 0] = 1.5, 1.5 + second
+    zeros = np.zeros(rows)
+    return Trajectory(0, seed, t, 1.5 + second, t / rows * 6, zeros, zeros, zeros, positions)
+
+
+def check(error: float = 0.0, **settings: object) -> Check:
+    """A check whose committee is the engine plus ``error`` eV per Å of the second bond."""
+
+    def surface(_: Path):  # type: ignore[no-untyped-def]
+        def energy_forces(frame: Frame) -> tuple[float, Array]:
+            energy, forces = CHAIN.calculate(frame)
+            return energy + error * float(np.linalg.norm(frame.positions[2] - frame.positions[1])), forces
+
+        return energy_forces
+
+    return Check(Config.model_validate(settings), START, ENDS, surface)
+
+
+def labelled(trajectory: Trajectory, rows: list[int]) -> list[LabeledFrame]:
+    frames = [
+        replace(START, positions=trajectory.positions[r], step=int(trajectory.steps[r]), cv=float(trajectory.cv[r]))
+        for r in rows
+    ]
+    return [LabeledFrame(f, Label(*CHAIN.calculate(f), "morse")) for f in frames]
+
+
+def test_rows_keep_to_the_budget_and_the_share_of_the_break() -> None:
+    stage = check(path_frames=44, break_frames=16)
+    full = stage.path_rows(pull(), 1000)
+    half = stage.path_rows(pull(), 22)
+    assert len(full) == 44
+    assert len(half) == 22
+    assert stage.path_rows(pull(), 1) == [0]
+
+
+def test_scouts_are_some_of_the_rows_with_both_ends() -> None:
+    stage = check(scout_frames=10)
+    rows = stage.path_rows(pull(), 44)
+    scouts = stage.scouts(rows)
+    assert len(scouts) == 10
+    assert set(scouts) <= set(rows)
+    assert (scouts[0], scouts[-1]) == (rows[0], rows[-1])
+    assert stage.scouts([3]) == [3]
+
+
+@pytest.mark.parametrize(("error", "believed"), [(0.0, True), (5 * KCAL_MOL / 3, True), (5.0, False)])
+def test_a_path_is_believed_where_committee_and_engine_agree(error: float, believed: bool) -> None:
+    stage = check(error)
+    rows = stage.scouts(stage.path_rows(pull(), 44))
+    assert stage.believed(Path(), labelled(pull(), rows)) is believed
+
+
+def test_one_label_is_no_comparison() -> None:
+    assert not check().believed(Path(), labelled(pull(), [0]))
+
+
+def test_comparison_is_relative_to_the_start_and_knows_the_break(tmp_path: Path) -> None:
+    stage = check(0.1, rupture={"max_calls": 1})
+    rows = stage.path_rows(pull(), 44)
+    stage.pull_apart(tmp_path, Path())
+    # frames come back from the labels in any order
+    stage.compare(tmp_path, Path(), labelled(pull(), rows)[::-1], pull())
+    found = stage.load(tmp_path)
+    assert list(found.steps) == rows
+    assert found.engine[0] == found.committee[0] == 0.0
+    stretch = np.linalg.norm(pull().positions[rows, 2] - pull().positions[rows, 1], axis=1)
+    np.testing.assert_allclose(found.committee - found.engine, 0.1 * (stretch - stretch[0]), atol=1e-9)
+    assert found.path_error == pytest.approx(0.1 * (stretch.max() - stretch[0]))
+    assert found.in_break.sum() >= 44 * 16 // 48
+    assert not found.in_break[0]
+
+
+def test_a_rough_surface_ends_the_rupture_with_a_note(tmp_path: Path) -> None:
+    frames = check(rupture={"max_calls": 5}).pull_apart(tmp_path, Path())
+    assert frames == []
+    assert "after 5 evaluations" in load(tmp_path / RUPTURE).note
+
+
+@pytest.fixture(scope="module")
+def broken() -> Rupture:
+    return rupture(CHAIN.calculate, START, ENDS, Config().rupture)
+
+
+def test_telling_structures_lie_between_intact_and_broken(broken: Rupture) -> None:
+    assert broken.broke
+    positions = telling_positions(broken, 8)
+    assert 3 <= len(positions) <= 8
+    weak = np.linalg.norm(positions[:, 2] - positions[:, 1], axis=1)
+    assert weak.max() > 1.3 * weak.min()
+    assert len(telling_positions(broken, 0)) == 0
+    assert len(telling_positions(replace(broken, note="no bond broke"), 8)) == 0
+
+
+def test_figures_against_a_reference(tmp_path: Path, broken: Rupture) -> None:
+    stage = check(rupture={"max_calls": 4000})
+    stage.pull_apart(tmp_path, Path())
+    stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
+    pulls = (pull(1), pull(2))
+    higher = tuple(replace(p, work=p.work + 0.1) for p in (*pulls, pull(3)))
+    row = figures(stage.load(tmp_path), pulls, Reference("morse", higher, (None,) * 3, broken))
+    assert row["barrier_eV"] == pytest.approx(pulls[0].work.max())
+    # only the seeds of both sides are compared
+    assert row["error_kcal_mol"] == pytest.approx(-0.1 / KCAL_MOL)
+    assert row["path_error_kcal_mol"] == pytest.approx(0.0, abs=1e-9)
+    assert row["rupture_energy_error_kcal_mol"] == pytest.approx(0.0, abs=1e-6)
+    assert row["same_bond"] is True
+    alone = figures(stage.load(tmp_path), pulls, None)
+    assert math.isnan(alone["reference_eV"])
+    assert alone["barrier_se_eV"] == pytest.approx(0.0)
+
+
+def row(path: float, rupture_error: float = math.nan, rupture_energy: float = 5.0) -> dict[str, float]:
+    return {
+        "path_error_kcal_mol": path,
+        "rupture_energy_error_kcal_mol": rupture_error,
+        "rupture_energy_eV": rupture_energy,
+    }
+
+
+def test_limits_hold_the_rupture_against_the_engine_or_the_last_round() -> None:
+    limits = SimpleNamespace(path_error=0.5 * KCAL_MOL, rupture_energy=0.5 * KCAL_MOL)
+    assert meets(row(0.4, -0.4), None, limits)
+    assert not meets(row(0.6, 0.1), None, limits)
+    assert not meets(row(0.1, -0.6), None, limits)
+    assert not meets(row(0.1), None, limits)
+    assert meets(row(0.1), row(3.0, rupture_energy=5.0 + 0.3 * KCAL_MOL), limits)
+    assert not meets(row(0.1), row(0.1, rupture_energy=5.0 + 0.7 * KCAL_MOL), limits)
+    assert not meets(row(math.nan, 0.0), None, limits)
+    assert not meets(row(0.1, math.nan, math.nan), row(0.1), limits)
