@@ -26,7 +26,12 @@ def configure(folder: Path, selection: str | None) -> Path:
     tree["structure"] = str(CONFIG.parent / tree["structure"])
     tree["reference"] = str(folder / "reference")
     if selection:
-        tree["selection"] = selection
+        # the checked frames are the event's own: the paper's rule must do without them, and gets other labels instead
+        tree["selection"] = {"kind": selection, "count": 28}
+        tree["augment"]["copies"] = 2
+        tree["check"] |= {"join": False, "rupture_frames": 0}
+        tree["labels"]["budget"] = 600 + 8 * tree["check"]["path_frames"]
+        tree["convergence"]["rounds"] = 8
     path = folder / f"{selection or 'event'}.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return path

@@ -41,6 +41,7 @@ class Config(Section):
         description="path error above which the path counts as wrong, eV; it need not be dense then",
     )
     beyond_steps: int = Field(100, ge=0, description="steps after the break that are still checked")
+    join: bool = Field(True, description="whether the checked frames join the data set; their labels count anyway")
     rupture_frames: int = Field(
         12, ge=0, description="structures around the committee's own rupture that are labelled for training"
     )

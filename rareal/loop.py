@@ -142,7 +142,7 @@ class Loop:
         return trajectories, stage.seconds
 
     def check(self, number: int, model: Path, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
-        """Compare committee and engine along this round's own path; the labels join the data.
+        """Compare committee and engine along this round's own path; the labels may join the data.
 
         A few frames go first: a path that they show to be wrong is not worth more labels.
         """
@@ -169,7 +169,7 @@ class Loop:
                 check.compare(stage.folder, model, on_path, trajectories[walker])
             stage.finish(labels=len(frames), failed=len(frames) - len(kept), believed=believed)
         self.believed = stage.summary["believed"]
-        self.take(stage.folder / DATA, stage.summary["labels"])
+        self.take(stage.folder / DATA, stage.summary["labels"], join=self.config.check.join)
         return check.load(stage.folder), stage.seconds
 
     def extend(self, number: int, trajectories: Sequence[Trajectory]) -> float:
@@ -225,9 +225,10 @@ class Loop:
         dataset.write(folder / DATA, kept)
         return kept
 
-    def take(self, path: Path, labels: int) -> None:
+    def take(self, path: Path, labels: int, join: bool = True) -> None:
         """Add a finished data delta to what is known; ``labels`` bought, failed ones included."""
-        self.data = [*self.data, *dataset.read(path)]
+        if join:
+            self.data = [*self.data, *dataset.read(path)]
         dataset.refuse_mixture(self.data)
         self.labels += labels
 
