@@ -140,6 +140,10 @@ def figures(findings: Findings, trajectories: Sequence[Trajectory], reference: R
         "rupture_energy_eV": ours.energy_max,
         "rupture_force_eV_A": ours.force_max,
         "rupture_distance_A": ours.break_distance,
+        "stability_energy_eV": ours.stability_energy,
+        "stability_distance_A": ours.stability_distance,
+        "stability_energy_error_kcal_mol": NAN,
+        "stability_distance_error_A": NAN,
         "rupture_bond": "-".join(map(str, ours.broken_bond)) if ours.broke else "none",
         "same_bond": "",
         "path_frames": len(findings.steps),
@@ -155,6 +159,8 @@ def figures(findings: Findings, trajectories: Sequence[Trajectory], reference: R
         row |= {
             "rupture_energy_error_kcal_mol": error.energy_max / KCAL_MOL,
             "rupture_force_error_percent": error.force_percent,
+            "stability_energy_error_kcal_mol": (ours.stability_energy - reference.rupture.stability_energy) / KCAL_MOL,
+            "stability_distance_error_A": ours.stability_distance - reference.rupture.stability_distance,
             "rupture_distance_error_A": error.distance,
             "same_bond": error.same_bond,
         }

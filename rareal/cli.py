@@ -85,7 +85,8 @@ def reference(
     static = found.rupture
     typer.echo(
         f"Quasi-static rupture: E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, "
-        f"at {static.break_distance:.3f} Å, {_bond(static.broken_bond)}"
+        f"at {static.break_distance:.3f} Å, {_bond(static.broken_bond)}; "
+        f"limit of stability {static.stability_energy:.4f} eV at {static.stability_distance:.3f} Å"
         if static.broke
         else f"Quasi-static rupture: {static.note}"
     )

@@ -68,7 +68,8 @@ def load(folder: Path) -> Reference:
         static = load_rupture(folder / RUPTURE)
     except KeyError as error:
         raise RunFolderError(
-            f"{folder / RUPTURE} was written by another version of rareal ({error}); delete it and run `rareal reference`"
+            f"{folder / RUPTURE} was written by another version of rareal ({error}); delete it and "
+            "run `rareal reference` again"
         ) from error
     return Reference(summary["engine"], pulls, bonds, static)
 
@@ -104,6 +105,8 @@ def compute(
             "energy_max_eV": static.energy_max,
             "force_max_eV_A": static.force_max,
             "distance_A": static.break_distance,
+            "stability_energy_eV": static.stability_energy,
+            "stability_distance_A": static.stability_distance,
             "broken_bond": list(static.broken_bond),
             "engine_calls": static.calls,
         },

@@ -1,13 +1,15 @@
 """Quasi-static rupture (CoGEF): the ends pulled apart step by step, the rest relaxed at every step.
 
 M. K. Beyer, J. Chem. Phys. 2000, 112, 7307. Where several bonds are equivalent, as the two terminal ones of an alkane,
-all stretch alike, and a relaxation started from a symmetric structure stays symmetric beyond the point where that is
-a minimum: it then balances on a ridge, and how far depends on the optimiser's noise. So the point of rupture is found
-as what it is, the loss of stability: the softest mode of the constrained molecule reaches zero curvature.
+all stretch alike and a relaxation started from a symmetric structure stays symmetric beyond the point where that is
+a minimum: it then balances on a ridge, and how far depends on the optimiser. So a rupture is located by the barrier
+that still keeps the molecule together at a given distance, from the intact to the broken minimum:
 
-The rupture distance follows the curvature of the surface; energies at that distance follow it with the slope F_max. So
-two surfaces are compared at the same distance (`compare`), and the distances with each other. The *crossing*, where the
-intact and the broken molecule have the same energy, does not depend on curvatures at all.
+- the *rupture* is where that barrier has sunk to ``residual_barrier``, which is how bonds go at any temperature;
+- the *limit of stability* is where it vanishes, and with it the curvature of the softest mode. A curvature wrong by
+  0.02 eV/Å² moves this limit by 0.02 Å and the energy there by 2 kcal/mol, for energy follows distance with the slope
+  F_max: it is as ill-conditioned as W_max, and is given beside the rupture, not instead of it;
+- the *crossing* is where intact and broken molecule have the same energy.
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ from rareal.files import write_npz
 from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame
 from rareal.relaxation import RelaxationError, Stretched, relax, softest_mode
+from rareal.saddle import barrier
 from rareal.schema import Section
-from rareal.units import Force, Length
+from rareal.units import KCAL_MOL, Energy, Force, Length
 
 BROKEN = 1.7
 """Times the sum of the covalent radii: a relaxed bond that long is gone."""
+
+
+BEYOND_CROSSING = 3
+"""Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
 
 
 class Config(Section):
@@ -38,7 +45,10 @@ class Config(Section):
     step: Length = Field(0.05, gt=0, description="step of the distance, Å")
     fmax: Force = Field(0.002, gt=0, description="largest force on a relaxed atom, eV/Å")
     resolution: Length = Field(0.005, gt=0, description="the distance of rupture is bisected to this, Å")
-    max_calls: int = Field(4000, ge=1, description="evaluations of the potential after which the pull is given up")
+    residual_barrier: Energy = Field(
+        KCAL_MOL, ge=0, description="the bond counts as broken when the barrier left is this low, eV; 1 kcal/mol"
+    )
+    max_calls: int = Field(8000, ge=1, description="evaluations of the potential after which the pull is given up")
     max_stretch: Length = Field(4.0, gt=0, description="give up when the ends are this much farther apart, Å")
 
 
@@ -50,9 +60,12 @@ class Rupture:
     ----------
     distances, energies, forces : [S] the intact molecule's branch, the last within ``resolution`` of the rupture.
     positions : [S, N, 3] its structures.
-    break_distance : where the intact molecule loses its stability; nan if it was not reached.
-    energy_max : energy there (E_max).
-    force_max : largest force up to there (F_max).
+    break_distance : where the barrier left has sunk to the residual one; nan if that was not reached.
+    energy_max : energy of the intact molecule there (E_max).
+    stability_distance, stability_energy : where the intact molecule loses its stability, and its energy there.
+    force_max : largest force up to the limit of stability (F_max).
+    barrier_distances, barriers : [A] barriers left, eV, at some distances.
+    saddle_positions : [7 A, N, 3] the paths over these barriers, from intact to broken.
     broken_bond : the bond that goes, atoms counted from 1; (0, 0) if none.
     broken_class : name shared by equivalent bonds.
     crossing_distance, crossing_energy : where intact and broken molecule have the same energy; nan if not found.
@@ -69,11 +82,16 @@ class Rupture:
     positions: Array
     break_distance: float
     energy_max: float
+    stability_distance: float
+    stability_energy: float
     force_max: float
     broken_bond: tuple[int, int]
     broken_class: str
     crossing_distance: float
     crossing_energy: float
+    barrier_distances: Array
+    barriers: Array
+    saddle_positions: Array
     broken_distances: Array
     broken_energies: Array
     broken_positions: Array
@@ -164,6 +182,7 @@ class _Pull:
         self.hessian = np.empty((0, 0))
         self.states: list[_State] = []
         self.fall: list[Array] = []
+        self.barriers: dict[float, tuple[float, Array]] = {}
 
     def run(self) -> Rupture:
         try:
@@ -252,7 +271,20 @@ class _Pull:
         self.hessian = self.system.hessian(self.states[-1].positions)
         unstable = self._bisect()
         branch = self._broken_branch(broken)
+        self._bracket_residual(branch)
         return self._record(unstable, branch, self._broken_bond(broken))
+
+    def _bracket_residual(self, branch: list[_State]) -> None:
+        """Barriers at neighbouring distances of the grid, between which the residual one lies."""
+        intact = {state.distance: state for state in self.states}
+        common = [state for state in branch if state.distance in intact]
+        low, high = -1, len(common)
+        while high - low > 1:
+            middle = (low + high) // 2
+            state = common[middle]
+            left, path = barrier(self.system, intact[state.distance].positions, state.positions)
+            self.barriers[state.distance] = (left, path)
+            low, high = (middle, high) if left > self.config.residual_barrier else (low, middle)
 
     def _bisect(self) -> _State | None:
         """Cut ``states`` back to the stable ones and refine; return the unstable state just above, if there is one."""
@@ -274,11 +306,12 @@ class _Pull:
         return above if above is not None else None
 
     def _broken_branch(self, broken: Array) -> list[_State]:
-        """The broken molecule, from where it was found back to where it costs as much as the intact one."""
+        """The broken molecule, from where it was found back to where it costs more than the intact one."""
         grid = [state.distance for state in self.states]
         distance = float(np.linalg.norm(np.subtract(*broken[list(self.system.ends)])))
         hessian = self.hessian
         self.hessian = self.system.hessian(broken)
+        costly = 0
         branch = [self._relaxed(broken, distance)]
         for distance in reversed([value for value in grid if value < distance]):
             positions = self.system.stretched(branch[-1].positions, distance)
@@ -289,7 +322,8 @@ class _Pull:
             if self._broken_bond(state.positions) is None:
                 break
             branch.append(state)
-            if state.energy > self.states[grid.index(distance)].energy:
+            costly += state.energy > self.states[grid.index(distance)].energy
+            if costly == BEYOND_CROSSING:
                 break
         self.hessian = hessian
         return branch[::-1]
@@ -311,19 +345,26 @@ class _Pull:
         lower = _array(s.energy - start for s in branch)
         below = (_array(s.distance for s in branch), lower, _array(s.force for s in branch))
         crossing = _crossing((distances, energies, forces), below)
+        barriers = sorted((distance, *value) for distance, value in self.barriers.items())
+        gone = _residual(barriers, self.config.residual_barrier, crossing, end) if broke else math.nan
         shape = (-1, len(self.start.numbers), 3)
         return Rupture(
             distances=distances,
             energies=energies,
             forces=forces,
             positions=_array(s.positions for s in states).reshape(shape),
-            break_distance=end,
-            energy_max=_hermite(end, distances, energies, forces) if broke else math.nan,
+            break_distance=gone,
+            energy_max=_hermite(gone, distances, energies, forces),
+            stability_distance=end,
+            stability_energy=_hermite(end, distances, energies, forces),
             force_max=_largest(distances, forces, above, end) if broke else math.nan,
             broken_bond=(bond[0] + 1, bond[1] + 1) if bond is not None else (0, 0),
             broken_class=bond_class(self.start.numbers, self.bonded, bond) if bond is not None else "",
             crossing_distance=crossing,
             crossing_energy=_hermite(crossing, distances, energies, forces),
+            barrier_distances=_array(distance for distance, _, _ in barriers),
+            barriers=_array(height for _, height, _ in barriers),
+            saddle_positions=_array(image for _, _, path in barriers for image in path).reshape(shape),
             broken_distances=below[0],
             broken_energies=lower,
             broken_positions=_array(s.positions for s in branch).reshape(shape),
@@ -337,19 +378,25 @@ class _Pull:
 def telling_positions(record: Rupture, count: int) -> Array:
     """At most ``count`` structures [K, N, 3] that decide where a rupture lies; none where nothing broke.
 
-    A quarter are intact ones up to the rupture, the others lie along the fall from the intact to the broken molecule,
-    evenly in displacement: what bends there is the curvature whose zero is the rupture.
+    A quarter are intact ones up to the limit of stability, half lie along the paths over the last barriers, the others
+    along the fall of the molecule that has lost its stability, evenly in displacement.
     """
     if not record.broke or count < 1:
         return record.positions[:0]
     intact = record.positions[::-1][: 2 * (count // 4) : 2]
-    fall = record.fall_positions
-    if not len(fall):
-        return intact
-    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(fall, axis=0), axis=(1, 2)))]
-    wanted = np.linspace(0.0, length[-1], count - len(intact) + 1)[1:]
-    rows = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(fall) - 1))
-    return np.concatenate([intact, fall[rows]])
+    # of every path the images between its ends; those of the highest distance last
+    paths = record.saddle_positions.reshape(-1, 7, *intact.shape[1:])[:, 1:-1].reshape(-1, *intact.shape[1:])
+    over = paths[::-1][: count // 2]
+    return np.concatenate([intact, over, _evenly(record.fall_positions, count - len(intact) - len(over))])
+
+
+def _evenly(path: Array, count: int) -> Array:
+    """``count`` structures of a path [K, N, 3], evenly in displacement; its first is left out."""
+    if len(path) < 2 or count < 1:
+        return path[:0]
+    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=(1, 2)))]
+    wanted = np.linspace(0.0, length[-1], count + 1)[1:]
+    return path[np.unique(np.clip(np.searchsorted(length, wanted), 0, len(path) - 1))]
 
 
 def _array(values: Any) -> Array:
@@ -362,6 +409,24 @@ def _end_of_stability(below: _State, above: _State | None, config: Config) -> fl
         return below.distance + config.resolution / 2
     share = below.curvature / (below.curvature - above.curvature)
     return below.distance + float(np.clip(share, 0.0, 1.0)) * (above.distance - below.distance)
+
+
+def _residual(barriers: list[tuple[float, float, Array]], residual: float, crossing: float, end: float) -> float:
+    """Distance at which the barrier has sunk to ``residual``.
+
+    Towards the limit of stability a barrier vanishes with the square of the distance left, so its root is linear. A
+    molecule whose barrier is low as far back as the broken one exists goes where that becomes favourable.
+    """
+    if residual == 0:
+        return end
+    points = [(distance, math.sqrt(max(height, 0.0))) for distance, height, _ in barriers]
+    points = [point for point in points if point[0] < end] + [(end, 0.0)]
+    above = [point for point in points if point[1] > math.sqrt(residual)]
+    if not above:
+        return end if math.isnan(crossing) else min(crossing, end)
+    distance, root = above[-1]
+    next_distance, next_root = points[len(above)]
+    return distance + (root - math.sqrt(residual)) / (root - next_root) * (next_distance - distance)
 
 
 def _largest(distances: Array, forces: Array, above: _State | None, end: float) -> float:
@@ -406,9 +471,13 @@ def _crossing(intact: tuple[Array, Array, Array], broken: tuple[Array, Array, Ar
 
     if len(broken[0]) < 2:
         return math.nan
-    low, high = float(broken[0][0]), float(broken[0][1])
-    if not gap(low) > 0 > gap(high):
+    favourable = [gap(float(distance)) < 0 for distance in broken[0]]
+    if all(favourable) or not any(favourable):
         return math.nan
+    first = favourable.index(True)
+    if first == 0:
+        return math.nan
+    low, high = float(broken[0][first - 1]), float(broken[0][first])
     while high - low > 1e-7:
         middle = (low + high) / 2
         low, high = (middle, high) if gap(middle) > 0 else (low, middle)

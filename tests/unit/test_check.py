@@ -12,8 +12,8 @@ import pytest
 
 from rareal.barrier import Config
 from rareal.check import RUPTURE, Check, figures, meets
-from rareal.reference import Reference
 from rareal.records import Array, Frame, Label, LabeledFrame, Trajectory
+from rareal.reference import Reference
 from rareal.rupture import Rupture, load, rupture, telling_positions
 from rareal.testing.engines import Bond, MorseChain
 from rareal.units import KCAL_MOL
@@ -115,7 +115,7 @@ def broken() -> Rupture:
 def test_telling_structures_lie_at_the_rupture(broken: Rupture) -> None:
     assert broken.broke
     positions = telling_positions(broken, 8)
-    assert 3 <= len(positions) <= 8
+    assert 2 <= len(positions) <= 8
     weak = np.linalg.norm(positions[:, 2] - positions[:, 1], axis=1)
     assert weak.min() > 1.3 * 1.5
     assert len(telling_positions(broken, 0)) == 0

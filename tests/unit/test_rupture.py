@@ -53,9 +53,9 @@ def test_equivalent_bonds_lose_stability_at_their_largest_force(symmetric: Ruptu
     inner, outer = at_force(strong, force), weak.length + math.log(2) / weak.steepness
     assert symmetric.note == ""
     assert symmetric.force_max == pytest.approx(force, rel=1e-4)
-    assert symmetric.break_distance == pytest.approx(INNER * inner + 2 * outer, abs=0.002)
+    assert symmetric.stability_distance == pytest.approx(INNER * inner + 2 * outer, abs=0.002)
     energy = 2 * weak.energy(outer) + INNER * strong.energy(inner) - symmetric.start_energy
-    assert symmetric.energy_max == pytest.approx(energy, abs=force * 0.002)
+    assert symmetric.stability_energy == pytest.approx(energy, abs=force * 0.002)
     assert symmetric.broken_bond in {(1, 2), (8, 9)}
 
 
@@ -91,8 +91,35 @@ def test_crossing_is_where_broken_and_intact_cost_the_same(symmetric: Rupture) -
     force = float(weak.slope(np.float64(length)))
     distance = length + at_force(weak, force) + INNER * at_force(strong, force)
     assert symmetric.crossing_distance == pytest.approx(distance, abs=2e-3)
-    assert symmetric.crossing_distance < symmetric.break_distance
+    assert symmetric.crossing_distance < symmetric.break_distance < symmetric.stability_distance
     assert symmetric.energy_at(symmetric.crossing_distance) == pytest.approx(symmetric.crossing_energy, abs=1e-6)
+
+
+def test_barrier_left_is_that_of_the_closed_form(symmetric: Rupture) -> None:
+    """The saddle too is a chain under one force: one weak bond beyond its inflection, all others before."""
+    weak, strong = Bond(0, 1, **WEAK), Bond(1, 2, **STRONG)
+    inflection = weak.length + math.log(2) / weak.steepness
+
+    def chain_with(length: float) -> tuple[float, float]:
+        force = float(weak.slope(np.float64(length)))
+        lengths = at_force(weak, force), at_force(strong, force)
+        distance = length + lengths[0] + INNER * lengths[1]
+        return distance, weak.energy(np.float64(length)) + weak.energy(lengths[0]) + INNER * strong.energy(lengths[1])
+
+    # from the inflection on the distance falls to the saddle's fold, and rises again along the broken branch
+    fold = minimize_scalar(lambda r: chain_with(r)[0], bounds=(inflection, inflection + 1.0)).x
+    for distance, height in zip(symmetric.barrier_distances, symmetric.barriers, strict=True):
+        length = brentq(lambda r, d=distance: chain_with(r)[0] - d, inflection + 1e-6, fold)
+        saddle = chain_with(length)[1] - symmetric.start_energy
+        assert height == pytest.approx(saddle - symmetric.energy_at(distance), abs=2e-3)
+    below, above = symmetric.barriers[symmetric.barrier_distances < symmetric.break_distance], symmetric.barriers
+    assert below.min() > Config().residual_barrier >= above.min()
+
+
+def test_no_residual_barrier_is_the_limit_of_stability() -> None:
+    result = pull(*CHAIN, residual_barrier=0.0)
+    assert result.break_distance == pytest.approx(result.stability_distance, abs=1e-9)
+    assert result.energy_max == pytest.approx(result.stability_energy, abs=1e-9)
 
 
 def test_a_single_weakest_bond_snaps_at_the_fold() -> None:
@@ -108,14 +135,16 @@ def test_a_single_weakest_bond_snaps_at_the_fold() -> None:
     fold = minimize_scalar(lambda r: -distance(r), bounds=(inflection, inflection + 1.0), options={"xatol": 1e-8})
     assert result.note == ""
     assert result.broken_bond == (1, 2)
-    assert result.break_distance == pytest.approx(-fold.fun, abs=0.006)
+    assert result.stability_distance == pytest.approx(-fold.fun, abs=0.006)
     assert result.force_max == pytest.approx(weakest.depth * weakest.steepness / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{"step": 0.03}, {"step": 0.08}, {"fmax": 0.01}, {"resolution": 0.001}])
 def test_result_does_not_depend_on_how_it_was_found(symmetric: Rupture, settings: dict[str, float]) -> None:
     other = pull(*CHAIN, **settings)
-    assert other.break_distance == pytest.approx(symmetric.break_distance, abs=0.006)
+    assert other.stability_distance == pytest.approx(symmetric.stability_distance, abs=0.006)
+    assert other.break_distance == pytest.approx(symmetric.break_distance, abs=0.002)
+    assert other.energy_max == pytest.approx(symmetric.energy_max, abs=0.006)
     assert other.force_max == pytest.approx(symmetric.force_max, rel=1e-3)
     assert other.crossing_energy == pytest.approx(symmetric.crossing_energy, abs=2e-3)
 
