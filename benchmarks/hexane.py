@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"))
     options = parser.parse_args()
     folder = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "reference").mkdir(parents=True, exist_ok=True)
     ours, paper = configure(folder, None), configure(folder, "paper")
     rareal("reference", ours, "--dir", folder / "reference")
     runs = [(f"seed {s}", ours, s, folder / f"event-{s}") for s in options.seeds]
