@@ -36,7 +36,7 @@ class Labels(Section):
 
     workers: int = Field(2, ge=1, description="processes that label at the same time")
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
-    max_failed_fraction: float = Field(0.2, ge=0, le=1, description="largest share of a batch that may fail")
+    max_failed_fraction: float = Field(0.5, ge=0, le=1, description="largest share of a batch that may fail")
     timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
 
 

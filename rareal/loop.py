@@ -32,6 +32,7 @@ Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator
 """(frames, last mask, last best member, random stream) -> training mask [M, F]."""
 
 DATA, TRAJECTORIES = "data.h5", "trajectories.npz"
+LABEL_COLUMNS = ("origin", "walker", "step", "cv", "energy_eV", "largest_force_eV_A", "seconds", "failed")
 PATH_ORIGIN, SELECTED_ORIGIN = "path", "selected"
 
 
@@ -181,6 +182,8 @@ class Loop:
             # what the next round's check costs is not for sale
             room = max(0, self.budget - self.config.check.path_frames)
             chosen = self.stages.selector.select(trajectories, limit, room, rng)
+            rows = [selection_row(trajectories[k], row, limit) for k, row in chosen]
+            write_csv(stage.folder / "selection.csv", rows)
             frames = [self.frame(number, trajectories, k, row, SELECTED_ORIGIN) for k, row in chosen]
             frames += self.stages.augment(frames, self.run.rng(number, "noise"))
             frames = frames[:room]
@@ -212,16 +215,14 @@ class Loop:
         )
 
     def keep(self, folder: Path, frames: Sequence[Frame], labels: Sequence[Label | FailedLabel]) -> list[LabeledFrame]:
-        """Write the labelled frames as a data delta, the failures with their reasons as a table."""
+        """Write the labelled frames as a data delta, and a table of how every label went."""
+        write_csv(
+            folder / "labels.csv", [label_row(f, lab) for f, lab in zip(frames, labels, strict=True)], LABEL_COLUMNS
+        )
+        reasons = [lab.reason for lab in labels if isinstance(lab, FailedLabel)]
+        if reasons:
+            self.display.note(f"{len(reasons)} of {len(frames)} frames got no label: {reasons[0]}")
         kept = labelled(frames, labels)
-        failed = [
-            {"origin": f.origin, "walker": f.walker, "step": f.step, "cv": f.cv, "reason": lab.reason}
-            for f, lab in zip(frames, labels, strict=True)
-            if isinstance(lab, FailedLabel)
-        ]
-        if failed:
-            write_csv(folder / "failed.csv", failed)
-            self.display.note(f"{len(failed)} of {len(frames)} frames got no label: {failed[0]['reason']}")
         dataset.write(folder / DATA, kept)
         return kept
 
@@ -248,6 +249,28 @@ class Loop:
 def labelled(frames: Sequence[Frame], labels: Sequence[Label | FailedLabel]) -> list[LabeledFrame]:
     """The frames that got a label."""
     return [LabeledFrame(f, lab) for f, lab in zip(frames, labels, strict=True) if isinstance(lab, Label)]
+
+
+def label_row(frame: Frame, label: Label | FailedLabel) -> dict[str, Any]:
+    """A row of ``labels.csv``."""
+    row = {"origin": frame.origin, "walker": frame.walker, "step": frame.step, "cv": frame.cv}
+    if isinstance(label, FailedLabel):
+        return {**row, "failed": label.reason}
+    largest = float(np.linalg.norm(label.forces, axis=1).max())
+    return {**row, "energy_eV": label.energy, "largest_force_eV_A": largest, "seconds": label.seconds}
+
+
+def selection_row(source: Trajectory, row: int, threshold: float) -> dict[str, Any]:
+    """A row of ``selection.csv``: which frame was chosen, and the disagreement that spoke for it."""
+    return {
+        "walker": source.walker,
+        "step": int(source.steps[row]),
+        "cv": float(source.cv[row]),
+        "energy_eV": float(source.energy[row]),
+        "energy_std_eV": float(source.energy_std[row]),
+        "threshold_eV": threshold,
+        "largest_force_std_eV_A": float(source.force_std[row]),
+    }
 
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:

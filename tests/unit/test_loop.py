@@ -1,0 +1,246 @@
+"""The loop's own decisions, with stages that answer at once: budget, scouts, failures, convergence, resuming."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rareal.barrier import Config as CheckConfig
+from rareal.check import Check
+from rareal.data import dataset
+from rareal.data.augment import Config as NoiseConfig
+from rareal.data.augment import noise_copies
+from rareal.loop import Loop, Stages
+from rareal.progress import Silent
+from rareal.protocols import Progress
+from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.rundir import RunFolder
+from rareal.selection.paper import Config as PaperConfig
+from rareal.selection.paper import PaperSelector
+from rareal.testing.engines import Bond, MorseChain
+from rareal.units import KCAL_MOL
+
+NUMBERS = np.array([6, 6, 6])
+START = Frame(NUMBERS, np.array([[0.0, 0.0, 0.0], [1.5, 0.05, 0.0], [3.0, 0.0, 0.0]]))
+CHAIN = MorseChain((Bond(0, 1, 4.0, 1.9, 1.5), Bond(1, 2, 3.5, 1.9, 1.5)))
+
+
+def pull(walker: int, seed: int, std: float, note: str) -> Trajectory:
+    t = np.arange(1200)
+    second = 1.5 + 3e-4 * t + 2.5 / (1 + np.exp(-(t - 800) / 12))
+    positions = np.zeros((len(t), 3, 3))
+    positions[:, 1, 0], positions[:, 2, 0] = 1.5, 1.5 + second
+    energy = np.array([CHAIN.calculate(replace(START, positions=p))[0] for p in positions])
+    disagreement = np.where(t < 1000, 0.001, 0.0) + np.where(t > 700, std, 0.0)
+    zeros = np.zeros(len(t))
+    return Trajectory(walker, seed, t, 1.5 + second, t / 200.0, energy, disagreement, zeros, positions, note)
+
+
+@dataclass
+class World:
+    """Stages whose behaviour a test sets, and what they were asked."""
+
+    std: float = 0.1
+    committee_error: list[float] = field(default_factory=lambda: [0.0])
+    note: str = ""
+    failing: float = 0.0
+    labelled: int = 0
+    trained: int = 0
+    seeds: list[Sequence[int]] = field(default_factory=list)
+    frames: list[list[str]] = field(default_factory=list)
+
+    # trainer
+    def train(self, data: Any, mask: Any, previous: Any, folder: Path, *rest: Any) -> None:
+        self.trained += 1
+        (folder / "model.pt").write_text(str(int(folder.parent.name[-3:])))
+
+    def load(self, folder: Path) -> Any:
+        return SimpleNamespace(folder=folder, model=folder / "model.pt", best=0, mask=np.ones((2, 1), dtype=bool))
+
+    # committee: wrong by so much per Å of the second bond, round by round
+    def surface(self, model: Path) -> Any:
+        number = int(model.read_text())
+        error = self.committee_error[min(number, len(self.committee_error) - 1)]
+
+        def energy_forces(frame: Frame) -> tuple[float, Array]:
+            energy, forces = CHAIN.calculate(frame)
+            return energy + error * float(np.linalg.norm(frame.positions[2] - frame.positions[1])), forces
+
+        return energy_forces
+
+    # sampler
+    def sample(self, model: Path, folder: Path, seeds: Sequence[int], progress: Progress | None) -> list[Trajectory]:
+        self.seeds.append(list(seeds))
+        return [pull(k, seed, self.std, self.note) for k, seed in enumerate(seeds)]
+
+    # labeler
+    hash = "morse"
+
+    def label(self, frames: Sequence[Frame], progress: Progress | None = None) -> list[Label | FailedLabel]:
+        self.labelled += len(frames)
+        self.frames.append([f.origin for f in frames])
+        every = round(1 / self.failing) if self.failing else 0
+        return [
+            FailedLabel("SCF did not converge") if every and k % every == 1 else Label(*CHAIN.calculate(f), "morse")
+            for k, f in enumerate(frames)
+        ]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def initial(self, seed: int, progress: Progress) -> tuple[list[LabeledFrame], int]:
+        self.labelled += 10
+        return [LabeledFrame(replace(START, origin="initial"), Label(*CHAIN.calculate(START), "morse"))] * 10, 100
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def loop(world: World, folder: Path, **settings: Any) -> tuple[Loop, Notes]:
+    values = {"rounds": 4, "budget": 400, "limit": 0.5 * KCAL_MOL, "join": True, "met": 2, **settings}
+    check = CheckConfig.model_validate(
+        {"path_frames": 24, "break_frames": 8, "scout_frames": 8, "rupture_frames": 4, "join": values["join"]}
+    )
+    config = SimpleNamespace(
+        rounds=values["rounds"],
+        frame=START,
+        labels=SimpleNamespace(budget=values["budget"]),
+        check=check,
+        convergence=SimpleNamespace(path_error=values["limit"], rupture_energy=10.0, rounds=values["met"]),
+    )
+    stages = Stages(
+        initial=world.initial,
+        split=lambda count, mask, best, rng: np.ones((2, count), dtype=bool),
+        trainer=world,  # type: ignore[arg-type]
+        sampler=world,
+        check=Check(check, START, (0, 2), world.surface),
+        threshold=lambda trajectories: 0.05,
+        selector=PaperSelector(PaperConfig(count=6, cv_spacing=0.0, energy_spacing=0.0)),
+        augment=lambda frames, rng: noise_copies(frames, NoiseConfig(copies=1), rng),
+        labeler=world,
+        reference=None,
+        velocity_seeds=[1, 2, 3, 4, 5],
+    )
+    folder.mkdir(exist_ok=True)
+    shown = Notes()
+    run = RunFolder(folder, 1, SimpleNamespace(release=lambda: None))  # type: ignore[arg-type]
+    return Loop(config, run, stages, shown), shown
+
+
+def test_a_good_committee_converges(tmp_path: Path) -> None:
+    world = World()
+    run, _ = loop(world, tmp_path)
+    rows = run.go()
+    # the first round has no rupture to be compared with, so the second and the third are the two in a row
+    assert [row["met"] for row in rows] == [False, True, True]
+    assert rows[-1]["labels"] == world.labelled
+    assert (tmp_path / "run.done").read_text().count("true") == 1
+    with open(tmp_path / "rounds.csv", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [int(row["labels"]) for row in table] == [row["labels"] for row in rows]
+
+
+def test_a_wrong_path_gets_scouts_and_few_walkers_until_it_is_right(tmp_path: Path) -> None:
+    world = World(committee_error=[5.0, 5.0, 0.0])
+    run, _ = loop(world, tmp_path, rounds=4)
+    run.go()
+    assert [len(seeds) for seeds in world.seeds] == [2, 2, 2, 5]
+    checks = [origins for origins in world.frames if "path" in origins or "rupture" in origins]
+    assert [len(origins) for origins in checks[:3]] == [8, 8, 8]
+    assert checks[3].count("path") == 16
+    assert 1 <= checks[3].count("rupture") <= 4
+
+
+def test_the_budget_is_never_passed_and_the_last_check_is_kept_for(tmp_path: Path) -> None:
+    world = World()
+    run, _ = loop(world, tmp_path, rounds=9, budget=100, limit=1e-9)
+    rows = run.go()
+    assert world.labelled == rows[-1]["labels"] <= 100
+    assert rows[-1]["path_frames"] == 24
+    assert len(rows) >= 2
+
+
+def test_no_candidate_is_noted_and_survived(tmp_path: Path) -> None:
+    world = World(std=0.0)
+    run, shown = loop(world, tmp_path, limit=1e-9, rounds=3)
+    rows = run.go()
+    assert len(rows) == 3
+    assert any("no frame above the threshold" in note for note in shown.notes)
+    assert dataset.read(tmp_path / "round-000" / "select" / "data.h5") == []
+
+
+def test_failed_labels_are_counted_recorded_and_left_out(tmp_path: Path) -> None:
+    world = World(failing=0.25)
+    run, shown = loop(world, tmp_path, rounds=2, limit=1e-9)
+    rows = run.go()
+    assert rows[-1]["labels"] == world.labelled
+    with open(tmp_path / "round-000" / "check" / "labels.csv", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    failed = [row for row in table if row["failed"]]
+    assert failed
+    assert failed[0]["failed"] == "SCF did not converge"
+    assert failed[0]["energy_eV"] == ""
+    assert len(dataset.read(tmp_path / "round-000" / "check" / "data.h5")) == len(table) - len(failed)
+    assert any("got no label: SCF did not converge" in note for note in shown.notes)
+    assert np.isfinite(rows[-1]["path_error_kcal_mol"])
+
+
+def test_every_label_failing_is_survived(tmp_path: Path) -> None:
+    class Dead(World):
+        def label(self, frames: Sequence[Frame], progress: Progress | None = None) -> list[Label | FailedLabel]:
+            self.labelled += len(frames)
+            return [FailedLabel("no engine today")] * len(frames)
+
+    rows = loop(Dead(), tmp_path, rounds=2)[0].go()
+    assert len(rows) == 2
+    assert np.isnan(rows[0]["path_error_kcal_mol"])
+    assert not rows[1]["met"]
+
+
+def test_a_trajectory_cut_short_is_noted_and_has_no_barrier(tmp_path: Path) -> None:
+    run, shown = loop(World(note="lost atoms"), tmp_path, rounds=1)
+    rows = run.go()
+    assert any("walker 0: lost atoms" in note for note in shown.notes)
+    assert np.isnan(rows[0]["barrier_eV"])
+
+
+def test_checked_frames_stay_out_of_the_data_if_asked_to(tmp_path: Path) -> None:
+    run, _ = loop(World(), tmp_path, rounds=2, join=False)
+    run.go()
+    assert {f.frame.origin for f in run.data} == {"initial", "selected", "noise"}
+
+
+def test_selection_is_tabled(tmp_path: Path) -> None:
+    loop(World(), tmp_path, rounds=2, limit=1e-9)[0].go()
+    with open(tmp_path / "round-000" / "select" / "selection.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6
+    assert all(float(row["energy_std_eV"]) > float(row["threshold_eV"]) == 0.05 for row in rows)
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "check", "select"])
+def test_a_finished_stage_is_not_done_again(tmp_path: Path, stage: str) -> None:
+    first = World()
+    rows = loop(first, tmp_path, limit=1e-9, rounds=2)[0].go()
+    # what an interruption in this stage of the last round leaves
+    victim = tmp_path / ("round-001" if stage != "select" else "round-000") / stage
+    (victim / "stage.done").unlink()
+    again = World()
+    repeated = loop(again, tmp_path, limit=1e-9, rounds=2)[0].go()
+    assert again.trained == (stage == "train")
+    assert len(again.seeds) == (stage == "sample")
+    for before, after in zip(rows, repeated, strict=True):
+        assert before["labels"] == after["labels"]
+        assert before["path_error_kcal_mol"] == pytest.approx(after["path_error_kcal_mol"], nan_ok=True)
