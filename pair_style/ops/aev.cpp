@@ -9,7 +9,7 @@
 //   aev_jacobian  returns it whole, for training, where a frame is visited hundreds of times.
 
 #include <torch/library.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace {
 
-using torch::Tensor;
+using at::Tensor;
 
 constexpr double pi = 3.14159265358979323846;
 
@@ -277,7 +277,7 @@ Tensor aev(const Tensor &species, const Tensor &edge_index, const Tensor &edge_v
 {
   const auto p = make_parameters(elements, radial, shifts_r, angular, shifts_a, sections);
   const Edges edges(species, edge_index, edge_vec, n_local);
-  Tensor out = torch::zeros({n_local, p.dimension()}, edge_vec.options());
+  Tensor out = at::zeros({n_local, p.dimension()}, edge_vec.options());
   AT_DISPATCH_FLOATING_TYPES(edge_vec.scalar_type(), "aev", [&] {
     scalar_t *data = out.data_ptr<scalar_t>();
     edges.visit<scalar_t>(p, [&](auto &centre, int64_t i) { centre.values(data + i * p.dimension()); });
@@ -295,7 +295,7 @@ Tensor aev_vjp(const Tensor &cotangents, const Tensor &species, const Tensor &ed
   const Edges edges(species, edge_index, edge_vec, n_local);
   const Tensor w = cotangents.contiguous();
   const int64_t members = w.size(0);
-  Tensor out = torch::zeros({members, edge_vec.size(0), 3}, edge_vec.options());
+  Tensor out = at::zeros({members, edge_vec.size(0), 3}, edge_vec.options());
   AT_DISPATCH_FLOATING_TYPES(edge_vec.scalar_type(), "aev_vjp", [&] {
     const scalar_t *rows = w.data_ptr<scalar_t>();
     scalar_t *data = out.data_ptr<scalar_t>();
@@ -312,7 +312,7 @@ Tensor aev_jacobian(const Tensor &species, const Tensor &edge_index, const Tenso
 {
   const auto p = make_parameters(elements, radial, shifts_r, angular, shifts_a, sections);
   const Edges edges(species, edge_index, edge_vec, n_local);
-  Tensor out = torch::zeros({edge_vec.size(0), p.dimension(), 3}, edge_vec.options());
+  Tensor out = at::zeros({edge_vec.size(0), p.dimension(), 3}, edge_vec.options());
   AT_DISPATCH_FLOATING_TYPES(edge_vec.scalar_type(), "aev_jacobian", [&] {
     scalar_t *data = out.data_ptr<scalar_t>();
     edges.visit<scalar_t>(p, [&](auto &centre, int64_t) { centre.jacobian(data, p.dimension()); });

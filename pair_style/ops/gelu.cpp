@@ -5,7 +5,7 @@
 // error of 1.5e-7 is that of single precision. Double precision is left to PyTorch's own functions.
 
 #include <torch/library.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <ATen/Parallel.h>
 
@@ -23,7 +23,7 @@ extern "C" __attribute__((__simd__("notinbranch"))) float expf(float);
 
 namespace {
 
-using torch::Tensor;
+using at::Tensor;
 
 RAREAL_CLONES void gelu_range(const float *z, float *value, float *slope, float *curvature, int64_t count)
 {
@@ -44,9 +44,9 @@ RAREAL_CLONES void gelu_range(const float *z, float *value, float *slope, float 
 
 std::tuple<Tensor, Tensor, Tensor> gelu_derivatives(const Tensor &input)
 {
-  TORCH_CHECK(input.scalar_type() == torch::kFloat32, "gelu_derivatives: single precision only");
+  TORCH_CHECK(input.scalar_type() == at::kFloat, "gelu_derivatives: single precision only");
   const Tensor z = input.contiguous();
-  Tensor value = torch::empty_like(z), slope = torch::empty_like(z), curvature = torch::empty_like(z);
+  Tensor value = at::empty_like(z), slope = at::empty_like(z), curvature = at::empty_like(z);
   const float *in = z.data_ptr<float>();
   float *h = value.data_ptr<float>(), *dh = slope.data_ptr<float>(), *ddh = curvature.data_ptr<float>();
   at::parallel_for(0, z.numel(), 16384, [&](int64_t first, int64_t last) {
