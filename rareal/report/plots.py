@@ -325,7 +325,7 @@ def draw_rupture(run: RunData) -> Figure | None:
     names = [f"committee, round {rounds[-1].number}"]
     if run.reference_rupture is not None:
         handles, names = [Line2D([], [], color=ENGINE, lw=1.1), *handles], ["label engine", *names]
-    grid[0].legend([*handles, Line2D([], [], color="0.4", marker="o", ls="", mec="white", ms=6)], [*names, "maximum"])
+    grid[0].legend([*handles, Line2D([], [], color="0.4", marker="o", ls="", mec="white", ms=6)], [*names, "rupture"])
     return figure
 
 
@@ -333,10 +333,9 @@ def _rupture(grid: Sequence[Axes], curve: Rupture | None, colour: Any, width: fl
     if curve is None:
         return
     for axes, values in zip(grid, (curve.energies, curve.forces), strict=True):
-        top = int(np.argmax(values))
         axes.plot(curve.distances, values, color=colour, lw=width)
         style: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.8, "ms": 4 + 1.3 * width}
-        axes.plot(curve.distances[top], values[top], "o", **style, zorder=3)
+        axes.plot(curve.broken, np.interp(curve.broken, curve.distances, values), "o", **style, zorder=3)
 
 
 def draw_learning(run: RunData) -> Figure | None:

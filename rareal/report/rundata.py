@@ -70,11 +70,15 @@ class PathCheck:
 
 @dataclass(frozen=True, eq=False)
 class Rupture:
-    """Quasi-static rupture: distances [K] Å, energies [K] eV above the start, forces [K] eV/Å."""
+    """Quasi-static rupture: distances [K] Å, energies [K] eV above the start, forces [K] eV/Å.
+
+    ``broken`` is the distance of the rupture, nan where there was none.
+    """
 
     distances: Array
     energies: Array
     forces: Array
+    broken: float
 
 
 class RoundData:
@@ -227,10 +231,11 @@ def _path(path: Path) -> PathCheck:
 def _rupture(path: Path) -> Rupture:
     with np.load(path) as archive:
         table = np.array([archive[name] for name in ("distances", "energies", "forces")], dtype=float)
+        broken = float(archive["break_distance"])
     table = table[:, np.isfinite(table).all(axis=0)]
     if not table.size:
         raise ValueError("no point with finite energy and force")
-    return Rupture(*table)
+    return Rupture(*table, broken=broken)
 
 
 def _columns(path: Path) -> dict[str, Array]:

@@ -48,7 +48,8 @@ def write_rupture(path: Path, strength: float) -> None:
     distances = np.arange(6.4, 9.6, 0.05)
     x = (distances - 6.4) / 2.5
     energies = np.where(x < strength, 8 * (1.7 * x**1.9 - 0.7 * x**3.0), 3.2)
-    write_npz(path, distances=distances, energies=energies, forces=np.gradient(energies, distances).clip(0))
+    forces = np.gradient(energies, distances).clip(0)
+    write_npz(path, distances=distances, energies=energies, forces=forces, break_distance=6.4 + 2.4 * strength)
 
 
 def make_round(folder: Path, number: int, rng: np.random.Generator, last: bool) -> dict[str, Any]:
@@ -206,7 +207,13 @@ def test_numbers_that_are_not_finite_are_left_out(run: Path) -> None:
         check / "path.npz", steps=[20, 10, 0], cv=infinite, engine=infinite, committee=np.array([0.1, 0.1, 2.0]),
         in_break=[True, False, False], walker=0,
     )  # fmt: skip
-    write_npz(check / "rupture.npz", distances=np.arange(3), energies=infinite, forces=np.array([np.nan, 1, 2]))
+    write_npz(
+        check / "rupture.npz",
+        distances=np.arange(3),
+        energies=infinite,
+        forces=np.array([np.nan, 1, 2]),
+        break_distance=np.nan,
+    )
     item = RunData(run).rounds[1]
     assert item.path is not None
     assert item.path.steps.tolist() == [0, 20], "in time order"
