@@ -235,7 +235,8 @@ def _rupture(path: Path) -> Rupture:
     table = table[:, np.isfinite(table).all(axis=0)]
     if not table.size:
         raise ValueError("no point with finite energy and force")
-    return Rupture(*table, broken=broken)
+    distances, energies, forces = table
+    return Rupture(distances, energies, forces, broken)
 
 
 def _columns(path: Path) -> dict[str, Array]:
