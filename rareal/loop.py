@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 
 from rareal.check import Check, Findings, figures, meets
 from rareal.data import dataset
-from rareal.errors import SamplingError
 from rareal.files import write_csv
 from rareal.progress import Display
-from rareal.protocols import Labeler, Progress, Sampler, Selector
-from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.protocols import Labeler, Progress, Sampler, Selector, Trainer
+from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 from rareal.reference import Reference
 from rareal.rundir import RunFolder
 from rareal.sampling import trajectory
-from rareal.training.trainer import CommitteeTrainer as Trainer
-from rareal.training.trainer import Trained
 
 Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
 """(frames, last mask, last best member, random stream) -> training mask [M, F]."""
@@ -119,7 +116,7 @@ class Loop:
             seeds = [self.run.seed(0, "member", m) for m in range(len(mask))] + [self.run.seed(number, "batches")]
             with self.display.stage("train") as progress:
                 self.stages.trainer.train(
-                    self.data, mask, previous.folder if previous else None, stage.folder, seeds,
+                    self.data, mask, previous.model.parent if previous else None, stage.folder, seeds,
                     dataset.content_hash(self.data), progress,
                 )  # fmt: skip
             stage.finish(frames=len(self.data))
@@ -275,6 +272,4 @@ def selection_row(source: Trajectory, row: int, threshold: float) -> dict[str, A
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:
     """Learn the event; see `Loop.go`."""
-    if not config.labels.budget > 0:
-        raise SamplingError("labels.budget is spent before the first label")
     return Loop(config, run, stages, display).go()

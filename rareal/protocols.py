@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 
 EnergyForces = Callable[[Frame], tuple[float, Array]]
 """A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
-
-
-class CollectiveVariable(Protocol):
-    """One definition for LAMMPS, for the screening and for the plots."""
-
-    def value(self, positions: Array) -> Array:
-        """Value for positions [..., N, 3] (unwrapped, Å); shape [...]."""
-        ...
 
 
 class Engine(Protocol):
@@ -75,5 +68,21 @@ class Trainer(Protocol):
     """Fits a committee to labelled frames and writes its model file."""
 
     def train(
-        self, data: Sequence[LabeledFrame], previous: Path | None, folder: Path, seed: int, progress: Progress | None
-    ) -> Path: ...
+        self,
+        data: Sequence[LabeledFrame],
+        mask: NDArray[np.bool_],
+        previous: Path | None,
+        folder: Path,
+        seeds: Sequence[int],
+        content_hash: str,
+        progress: Progress | None = None,
+    ) -> Trained:
+        """Train on ``data`` with the split ``mask`` [M, F], starting from the training in the folder ``previous``.
+
+        ``seeds`` has one per member and one more; ``content_hash`` names the data in the model file.
+        """
+        ...
+
+    def load(self, folder: Path) -> Trained:
+        """What a finished training left in ``folder``."""
+        ...

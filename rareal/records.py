@@ -6,6 +6,7 @@ Arrays are NumPy, shapes in brackets: N atoms, T time steps, M committee members
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,25 @@ class LabeledFrame:
 
     frame: Frame
     label: Label
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained committee on disk.
+
+    Attributes
+    ----------
+    model : its model file, in the folder of its training.
+    mask : [M, F] True where a member learnt from a frame.
+    best : member with the lowest MAE of force components over the whole data set (rare-events paper, 2.3).
+    energy_mae, force_mae : of each member over the whole data set, eV and eV/Å.
+    """
+
+    model: Path
+    mask: NDArray[np.bool_]
+    best: int
+    energy_mae: tuple[float, ...]
+    force_mae: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)

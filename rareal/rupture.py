@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from rareal.bonds import Pairs, bond_class, bonds, stretches
+from rareal.branches import hermite, meeting_point, sunk_to
 from rareal.files import write_npz
 from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame
@@ -107,7 +108,7 @@ class Rupture:
 
     def energy_at(self, distance: float) -> float:
         """Energy of the intact branch at ``distance`` (cubic through energies and forces), eV."""
-        return _hermite(distance, self.distances, self.energies, self.forces)
+        return hermite(distance, self.distances, self.energies, self.forces)
 
 
 @dataclass(frozen=True)
@@ -344,9 +345,9 @@ class _Pull:
         end = _end_of_stability(states[-1], above, self.config) if broke else math.nan
         lower = _array(s.energy - start for s in branch)
         below = (_array(s.distance for s in branch), lower, _array(s.force for s in branch))
-        crossing = _crossing((distances, energies, forces), below)
+        crossing = meeting_point((distances, energies, forces), below)
         barriers = sorted((distance, *value) for distance, value in self.barriers.items())
-        gone = _residual(barriers, self.config.residual_barrier, crossing, end) if broke else math.nan
+        gone = sunk_to(self.config.residual_barrier, barriers, crossing, end) if broke else math.nan
         shape = (-1, len(self.start.numbers), 3)
         return Rupture(
             distances=distances,
@@ -354,14 +355,14 @@ class _Pull:
             forces=forces,
             positions=_array(s.positions for s in states).reshape(shape),
             break_distance=gone,
-            energy_max=_hermite(gone, distances, energies, forces),
+            energy_max=hermite(gone, distances, energies, forces),
             stability_distance=end,
-            stability_energy=_hermite(end, distances, energies, forces),
+            stability_energy=hermite(end, distances, energies, forces),
             force_max=_largest(distances, forces, above, end) if broke else math.nan,
             broken_bond=(bond[0] + 1, bond[1] + 1) if bond is not None else (0, 0),
             broken_class=bond_class(self.start.numbers, self.bonded, bond) if bond is not None else "",
             crossing_distance=crossing,
-            crossing_energy=_hermite(crossing, distances, energies, forces),
+            crossing_energy=hermite(crossing, distances, energies, forces),
             barrier_distances=_array(distance for distance, _, _ in barriers),
             barriers=_array(height for _, height, _ in barriers),
             saddle_positions=_array(image for _, _, path in barriers for image in path).reshape(shape),
@@ -411,24 +412,6 @@ def _end_of_stability(below: _State, above: _State | None, config: Config) -> fl
     return below.distance + float(np.clip(share, 0.0, 1.0)) * (above.distance - below.distance)
 
 
-def _residual(barriers: list[tuple[float, float, Array]], residual: float, crossing: float, end: float) -> float:
-    """Distance at which the barrier has sunk to ``residual``.
-
-    Towards the limit of stability a barrier vanishes with the square of the distance left, so its root is linear. A
-    molecule whose barrier is low as far back as the broken one exists goes where that becomes favourable.
-    """
-    if residual == 0:
-        return end
-    points = [(distance, math.sqrt(max(height, 0.0))) for distance, height, _ in barriers]
-    points = [point for point in points if point[0] < end] + [(end, 0.0)]
-    above = [point for point in points if point[1] > math.sqrt(residual)]
-    if not above:
-        return end if math.isnan(crossing) else min(crossing, end)
-    distance, root = above[-1]
-    next_distance, next_root = points[len(above)]
-    return distance + (root - math.sqrt(residual)) / (root - next_root) * (next_distance - distance)
-
-
 def _largest(distances: Array, forces: Array, above: _State | None, end: float) -> float:
     """Largest force up to ``end``: the vertex of a parabola if the maximum lies before, else the force at the end."""
     if above is not None:
@@ -443,45 +426,6 @@ def _largest(distances: Array, forces: Array, above: _State | None, end: float) 
     curve = np.polyfit(distances[near] - centre, forces[near], 2)
     vertex = centre - curve[1] / (2 * curve[0]) if curve[0] < 0 else math.inf
     return float(np.polyval(curve, min(vertex, end) - centre))
-
-
-def _hermite(distance: float, distances: Array, energies: Array, forces: Array) -> float:
-    """Cubic through energies and slopes; linear outside."""
-    if math.isnan(distance) or not len(distances):
-        return math.nan
-    if distance <= distances[0] or distance >= distances[-1] or len(distances) < 2:
-        end = 0 if distance <= distances[0] else -1
-        return float(energies[end] + forces[end] * (distance - distances[end]))
-    right = int(np.searchsorted(distances, distance))
-    left = right - 1
-    width = distances[right] - distances[left]
-    t = (distance - distances[left]) / width
-    return float(
-        energies[left] * (1 + 2 * t) * (1 - t) ** 2
-        + energies[right] * t * t * (3 - 2 * t)
-        + width * (forces[left] * t * (1 - t) ** 2 + forces[right] * t * t * (t - 1))
-    )
-
-
-def _crossing(intact: tuple[Array, Array, Array], broken: tuple[Array, Array, Array]) -> float:
-    """Distance at which two branches (distances, energies, forces) have the same energy; nan if they do not meet."""
-
-    def gap(distance: float) -> float:
-        return _hermite(distance, *broken) - _hermite(distance, *intact)
-
-    if len(broken[0]) < 2:
-        return math.nan
-    favourable = [gap(float(distance)) < 0 for distance in broken[0]]
-    if all(favourable) or not any(favourable):
-        return math.nan
-    first = favourable.index(True)
-    if first == 0:
-        return math.nan
-    low, high = float(broken[0][first - 1]), float(broken[0][first])
-    while high - low > 1e-7:
-        middle = (low + high) / 2
-        low, high = (middle, high) if gap(middle) > 0 else (low, middle)
-    return low
 
 
 def save(path: Path, record: Rupture) -> Path:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rareal.errors import TrainingError
 from rareal.protocols import Progress
-from rareal.records import LabeledFrame
+from rareal.records import LabeledFrame, Trained
 from rareal.training.committee import Config, Fit, Group, fit, groups_of, self_energies
 
 MODEL, CHECKPOINT, SUMMARY, CURVE, SPLIT = (
@@ -29,26 +29,6 @@ BuildModel = Callable[[Sequence[str], Sequence[int]], Any]
 
 WriteModel = Callable[..., Any]
 """`rareal.export.modelfile.write`."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained committee on disk.
-
-    mask : [M, F] True where a member learnt from a frame;
-    best : member with the lowest MAE of force components over the whole data set (rare-events paper, 2.3);
-    force_mae, energy_mae : of each member over the whole data set, eV/Å and eV.
-    """
-
-    folder: Path
-    mask: NDArray[np.bool_]
-    best: int
-    energy_mae: tuple[float, ...]
-    force_mae: tuple[float, ...]
-
-    @property
-    def model(self) -> Path:
-        return self.folder / MODEL
 
 
 class CommitteeTrainer:
@@ -127,7 +107,9 @@ class CommitteeTrainer:
         summary = json.loads((folder / SUMMARY).read_text())
         with np.load(folder / SPLIT) as archive:
             mask = archive["train"]
-        return Trained(folder, mask, summary["best"], tuple(summary["energy_mae_eV"]), tuple(summary["force_mae_eV_A"]))
+        return Trained(
+            folder / MODEL, mask, summary["best"], tuple(summary["energy_mae_eV"]), tuple(summary["force_mae_eV_A"])
+        )
 
     def _check(self, data: Sequence[LabeledFrame]) -> None:
         for k, labeled in enumerate(data):

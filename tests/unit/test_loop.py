@@ -20,7 +20,7 @@ from rareal.data.augment import noise_copies
 from rareal.loop import Loop, Stages
 from rareal.progress import Silent
 from rareal.protocols import Progress
-from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trajectory
+from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 from rareal.rundir import RunFolder
 from rareal.selection.paper import Config as PaperConfig
 from rareal.selection.paper import PaperSelector
@@ -57,12 +57,13 @@ class World:
     frames: list[list[str]] = field(default_factory=list)
 
     # trainer
-    def train(self, data: Any, mask: Any, previous: Any, folder: Path, *rest: Any) -> None:
+    def train(self, data: Any, mask: Any, previous: Any, folder: Path, *rest: Any) -> Trained:
         self.trained += 1
         (folder / "model.pt").write_text(str(int(folder.parent.name[-3:])))
+        return self.load(folder)
 
-    def load(self, folder: Path) -> Any:
-        return SimpleNamespace(folder=folder, model=folder / "model.pt", best=0, mask=np.ones((2, 1), dtype=bool))
+    def load(self, folder: Path) -> Trained:
+        return Trained(folder / "model.pt", np.ones((2, 1), dtype=bool), 0, (0.0, 0.0), (0.0, 0.0))
 
     # committee: wrong by so much per Å of the second bond, round by round
     def surface(self, model: Path) -> Any:
