@@ -38,7 +38,7 @@ def configure(folder: Path, selection: str | None) -> Path:
 
 
 def rareal(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "rareal", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-P", "-m", "rareal", *map(str, arguments)], check=True)
 
 
 def minutes(folder: Path) -> float:

@@ -21,7 +21,7 @@ TIMES = {"train_s", "sample_s", "label_s"}
 
 
 def command(config: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "rareal", "run", str(config), "--dir", str(folder)]
+    return [sys.executable, "-P", "-m", "rareal", "run", str(config), "--dir", str(folder)]
 
 
 def rounds(folder: Path) -> list[dict[str, str]]:
@@ -66,7 +66,7 @@ def test_two_rounds(miniature: Path, tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
 
     status = subprocess.run(
-        [sys.executable, "-m", "rareal", "status", str(run), "--json"], check=True, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "rareal", "status", str(run), "--json"], check=True, capture_output=True, text=True
     )
     assert json.loads(status.stdout)["table"][-1]["labels"] == bought
 

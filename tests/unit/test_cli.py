@@ -76,8 +76,8 @@ MISTAKES = {
     "one member": ("members: 4", "members: 1", ["training.members: 1", "at least 2", "committee of one"]),
     "negative": ("workers: 2", "workers: -2", ["labels.workers: -2", "at least 1"]),
     "unknown kind": (
-        "selection: event",
-        "selection: evnt",
+        "{kind: event,",
+        "{kind: evnt,",
         ["selection.kind: 'evnt'", "did you mean 'event'?", "'paper'"],
     ),
     "duplicate key": ("^seed: 1", "seed: 1\nseed: 2", ["the key 'seed' is given twice"]),
