@@ -122,7 +122,7 @@ class Worker:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rareal.labeling.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "rareal.labeling.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

@@ -132,7 +132,7 @@ class Run:
         with (self.folder / SCREEN).open("wb") as screen:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "rareal.sampling.launch", str(os.getpid()), *self.command],
+                    [sys.executable, "-P", "-m", "rareal.sampling.launch", str(os.getpid()), *self.command],
                     cwd=self.folder,
                     env={**self.environment, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                     stdin=subprocess.PIPE,

@@ -73,7 +73,7 @@ class EngineSampler:
 
     def _run(self, place: Path, seed: int) -> lammps.Run:
         steered.prepare(place, self.start, steered.script(self.config, self.cv, self.start, seed, POTENTIAL))
-        command = [sys.executable, "-m", "rareal.sampling.reference", lammps.SCRIPT]
+        command = [sys.executable, "-P", "-m", "rareal.sampling.reference", lammps.SCRIPT]
         job = pickle.dumps((self.engine, self.start))
         return lammps.Run(place, command, self.config.steps, lmp_environment(), job)
 
