@@ -260,11 +260,11 @@ class ScriptedANI(nn.Module):
     def __init__(self, parameters: AEVParameters, networks: Sequence[ScriptedNetwork]) -> None:
         super().__init__()
         self.n_elements = parameters.elements
-        self.radial: list[float] = list(parameters.radial)
-        self.shifts_r: list[float] = list(parameters.shifts_r)
-        self.angular: list[float] = list(parameters.angular)
-        self.shifts_a: list[float] = list(parameters.shifts_a)
-        self.sections: list[float] = list(parameters.sections)
+        self.radial = list(parameters.radial)
+        self.shifts_r = list(parameters.shifts_r)
+        self.angular = list(parameters.angular)
+        self.shifts_a = list(parameters.shifts_a)
+        self.sections = list(parameters.sections)
         self.members = networks[0].weights[0].shape[0]
         self.networks = nn.ModuleList(networks)
 

@@ -12,7 +12,7 @@ NUMBERS = np.array([6, 6, 1, 8])
 def transfer(rows: int = 400, at: int = 200, width: float = 8.0) -> np.ndarray:
     """A proton (atom 2) hops from carbon 1 to oxygen 3 within some rows; the carbons stay bonded."""
     t = np.arange(rows)
-    hop = 1.0 / (1.0 + np.exp(-(t - at) / width))
+    hop = 0.5 * (1.0 + np.tanh((t - at) / (2.0 * width)))
     positions = np.zeros((rows, 4, 3))
     positions[:, 1, 0] = 1.5
     positions[:, 2, 0] = 1.5 + 1.09 + 0.55 * hop
