@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,41 +67,29 @@ class CommitteeTrainer:
             If a label is not finite, or training diverges.
         """
         self._check(data)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or os.cpu_count() or 1)
-        try:
-            return self._train(data, mask, previous, folder, seeds, content_hash, progress)
-        finally:
-            torch.set_num_threads(threads)
-
-    def _train(
-        self,
-        data: Sequence[LabeledFrame],
-        mask: NDArray[np.bool_],
-        previous: Path | None,
-        folder: Path,
-        seeds: Sequence[int],
-        content_hash: str,
-        progress: Progress | None,
-    ) -> Trained:
-        model = self.build(self.elements, seeds[:-1])
-        energies = self._start(model, data, previous)
-        shift = {atomic_numbers[e]: float(value) for e, value in zip(self.elements, energies, strict=True)}
-        groups = groups_of(model, data, mask, shift)
-        outcome = fit(model, groups, self.config, np.random.default_rng(seeds[-1]), progress)
-        torch.save({"weights": model.state_dict(), "self_energies": torch.from_numpy(energies)}, folder / CHECKPOINT)
-        check = [f.frame for f in data[:: max(1, len(data) // 4)] if len(f.frame.numbers) == len(data[0].frame.numbers)]
-        summary = self._summarise(model, groups, outcome, mask, folder)
-        self.write(
-            model,
-            folder / MODEL,
-            energies.tolist(),
-            dtype=self.dtype,
-            dataset_hash=content_hash,
-            best_member=summary["best"],
-            check=check,
-        )
-        return self.load(folder)
+        with threads(self.config.threads or os.cpu_count() or 1):
+            model = self.build(self.elements, seeds[:-1])
+            energies = self._start(model, data, previous)
+            shift = {atomic_numbers[e]: float(value) for e, value in zip(self.elements, energies, strict=True)}
+            groups = groups_of(model, data, mask, shift)
+            outcome = fit(model, groups, self.config, np.random.default_rng(seeds[-1]), progress)
+            torch.save(
+                {"weights": model.state_dict(), "self_energies": torch.from_numpy(energies)}, folder / CHECKPOINT
+            )
+            first = data[0].frame
+            spread = (f.frame for f in data[:: max(1, len(data) // 4)])
+            check = [frame for frame in spread if np.array_equal(frame.numbers, first.numbers)]
+            summary = self._summarise(model, groups, outcome, mask, folder)
+            self.write(
+                model,
+                folder / MODEL,
+                energies.tolist(),
+                dtype=self.dtype,
+                dataset_hash=content_hash,
+                best_member=summary["best"],
+                check=check,
+            )
+            return self.load(folder)
 
     def load(self, folder: Path) -> Trained:
         """What a finished training left in ``folder``."""
@@ -159,3 +148,14 @@ def whole_set_errors(model: Any, groups: Sequence[Group]) -> tuple[list[float], 
             force_sum += (forces - group.forces[index]).abs().mean((2, 3)).sum(1)
             frames += len(index)
     return (energy_sum / frames).tolist(), (force_sum / frames).tolist()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
