@@ -240,6 +240,7 @@ def test_a_zombie_is_dead(path: Path, config: Config) -> None:
     while Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     (path / lock.NAME).write_text(json.dumps({"pid": zombie.pid, "host": os.uname().nodename}))
+    assert lock.owner(path) is None
     RunFolder.open(path, config).close()
     zombie.wait()
 
@@ -254,6 +255,7 @@ def test_the_lock_of_another_machine_is_respected(path: Path, config: Config) ->
 def test_a_torn_lock_file_locks_nobody_out(path: Path, config: Config) -> None:
     RunFolder.open(path, config).close()
     (path / lock.NAME).write_text('{"pid": 12')
+    assert lock.owner(path) is None
     RunFolder.open(path, config).close()
 
 
