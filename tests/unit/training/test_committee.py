@@ -12,8 +12,12 @@ from rareal.errors import TrainingError
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
 from rareal.records import Frame, Label, LabeledFrame
-from rareal.training.committee import Config, fit, groups_of, learning_rate, self_energies
+from rareal.training.config import Config, Cosine
+from rareal.training.fit import fit
+from rareal.training.groups import groups_of
 from rareal.training.muon import Muon, orthogonalise
+from rareal.training.outliers import self_energies
+from rareal.training.schedule import make_schedule
 from rareal.training.trainer import CommitteeTrainer
 
 NUMBERS = np.array([8, 1, 1])
@@ -156,8 +160,8 @@ def test_self_energies_reproduce_what_composition_explains() -> None:
 
 
 def test_learning_rate_rises_then_falls() -> None:
-    config = Config(members=2, learning_rate=1e-2, final_learning_rate=1e-4, warmup=0.1)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
+    schedule = make_schedule(Cosine(warmup=0.1, final=1e-4), 1e-2, 100)
+    rates = [schedule.rate(step) for step in range(100)]
     assert rates[9] == pytest.approx(1e-2)
     assert rates[0] == pytest.approx(1e-3)
     assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
