@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rareal.models.networks import BatchedNetwork, ScriptedNetwork
 from rareal.neighbours import all_edges
 from rareal.plugin import load_ops
+from rareal.protocols import Targets
 from rareal.records import Frame
 from rareal.schema import Section
 
@@ -119,6 +120,13 @@ class Features:
     def __len__(self) -> int:
         return len(self.jacobian)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (*self.descriptors, self.jacobian))
+
+    def to(self, device: torch.device) -> Features:
+        return Features(tuple(d.to(device) for d in self.descriptors), self.jacobian.to(device))
+
     def batch(self, index: Tensor) -> Batch:
         """The frames ``index`` [B]; Jacobians are views, for copying them would cost as much as using them."""
         return Batch(tuple(d[index] for d in self.descriptors), [self.jacobian[k] for k in index.tolist()])
@@ -173,7 +181,7 @@ class ANI(nn.Module):
         index = {atomic_numbers[element]: k for k, element in enumerate(self.elements)}
         return torch.tensor([index[int(z)] for z in frame.numbers])
 
-    def prepare(self, frames: Sequence[Frame]) -> Features:
+    def prepare(self, frames: Sequence[Frame], memory: int | None = None) -> Features:
         """Descriptors and Jacobians of frames of one composition: computed once, used every epoch.
 
         Computed in double precision; held in single.
@@ -195,14 +203,18 @@ class ANI(nn.Module):
         counts = torch.bincount(species, minlength=len(self.elements)).tolist()
         return Features(torch.split(values, counts, dim=1), jacobian)
 
-    def standardise(self, features: Sequence[Features], floor: float = FLOOR) -> list[Features]:
+    def standardise(
+        self, features: Sequence[Features], targets: Sequence[Targets], floor: float = FLOOR
+    ) -> list[Features]:
         """Set mean and scale from the training frames, keep the function the same, return standardised features.
 
         ``floor`` keeps descriptors that hardly vary in training from being blown up elsewhere.
         """
         mean, scale = torch.zeros_like(self.mean), torch.ones_like(self.scale)
         for e in range(len(self.elements)):
-            rows = torch.cat([f.descriptors[e].flatten(0, 1) for f in features])
+            rows = torch.cat(
+                [f.descriptors[e][t.weights >= 1].flatten(0, 1) for f, t in zip(features, targets, strict=True)]
+            )
             if len(rows):
                 mean[e] = rows.mean(0)
                 scale[e] = torch.sqrt(rows.var(0, unbiased=False) + floor**2)
@@ -213,6 +225,10 @@ class ANI(nn.Module):
                 weight *= (s1 / s0)[None, :, None]
         self.mean, self.scale = mean, scale
         return [self._standardised(f) for f in features]
+
+    def member_parameters(self, member: int) -> list[Tensor]:
+        """Views of one member's weights."""
+        return [p.detach()[member] for p in self.parameters()]
 
     def features(self, frames: Sequence[Frame]) -> Batch:
         """Standardised features of frames of one composition, outside training."""
