@@ -128,7 +128,9 @@ class GraphModel(nn.Module):
         dtype = next(self.network.parameters()).dtype
         return graph_features(frames, species_of(frames[0], self.elements), self.cutoff, dtype)
 
-    def standardise(self, features: Sequence[GraphFeatures], targets: Sequence[Any]) -> list[GraphFeatures]:
+    def standardise(
+        self, features: Sequence[GraphFeatures], targets: Sequence[Any] | None = None
+    ) -> list[GraphFeatures]:
         """Nothing to standardise."""
         return list(features)
 
