@@ -45,6 +45,14 @@ def test_a_training_of_seconds_reaches_two_millielectronvolts_and_twenty_per_ang
     assert np.abs(force_error).mean() < 0.020
 
 
+def test_compositions_are_learnt_together_and_an_element_that_one_lacks_is_left_alone(tmp_path: Path) -> None:
+    water, hydrogen = shaken(60), Springs((1, 1), Springs().rest[:2] * 0.8, -30.0).shaken(40)
+    data = [frame for pair in zip(water, hydrogen, strict=False) for frame in pair] + water[40:]
+    trained = trainer(epochs=40).train(data, masks(100), None, tmp_path, [1, 2, 3], "hash")
+    assert max(trained.energy_mae) < 0.01
+    assert max(trained.force_mae) < 0.1
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     weights = []
     for name, seeds in (("a", [1, 2, 3]), ("b", [1, 2, 3]), ("c", [4, 5, 3])):
