@@ -21,8 +21,6 @@ class Radial(nn.Module):
     damped : multiply the basis by f.
     """
 
-    centres: Tensor
-
     def __init__(self, basis: str, count: int, cutoff: float, damped: bool) -> None:
         super().__init__()
         self.bessel = basis == "bessel"
@@ -37,7 +35,7 @@ class Radial(nn.Module):
         distance = torch.linalg.vector_norm(edge_vec, dim=1)
         unit = edge_vec / distance.unsqueeze(1)
         r = distance.unsqueeze(1)
-        centres = self.centres.to(edge_vec.dtype)
+        centres: Tensor = self.centres.to(edge_vec.dtype)
         if self.bessel:
             value = torch.sin(r * centres) / r
             slope = (centres * torch.cos(r * centres) - value) / r

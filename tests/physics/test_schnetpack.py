@@ -1,4 +1,4 @@
-"""PaiNN and SchNet are SchNetPack's, weight for weight; PaiNN's native message is its formula, with both derivatives."""
+"""PaiNN and SchNet are SchNetPack's, weight for weight; PaiNN's native message is its formula, both derivatives too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def crystal() -> Frame:
     ],
     ids=["painn", "painn-gaussian", "schnet"],
 )
-@pytest.mark.parametrize(("frame", "elements"), [(hexane(), ("C", "H")), (crystal(), ("Si", "C"))], ids=["C6H14", "SiC"])
+@pytest.mark.parametrize(
+    ("frame", "elements"), [(hexane(), ("C", "H")), (crystal(), ("Si", "C"))], ids=["C6H14", "SiC"]
+)
 def test_equal_to_schnetpack_with_the_same_weights(
     config: painn.Config | schnet.Config, frame: Frame, elements: tuple[str, ...]
 ) -> None:
@@ -54,7 +56,9 @@ def test_equal_to_schnetpack_with_the_same_weights(
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
         energies, forces = model(model.features([frame]))
     for member in range(2):
-        energy, force = energy_forces(theirs(config, model, member, [numbers[e] for e in elements]), frame, config.cutoff)
+        energy, force = energy_forces(
+            theirs(config, model, member, [numbers[e] for e in elements]), frame, config.cutoff
+        )
         scale = max(1.0, np.abs(force).max())
         assert float(energies[member, 0]) == pytest.approx(energy, rel=1e-5, abs=1e-5)
         np.testing.assert_allclose(forces[member, 0].numpy(), force, atol=1e-5 * scale)
