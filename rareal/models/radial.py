@@ -35,7 +35,7 @@ class Radial(nn.Module):
         distance = torch.linalg.vector_norm(edge_vec, dim=1)
         unit = edge_vec / distance.unsqueeze(1)
         r = distance.unsqueeze(1)
-        centres: Tensor = self.centres.to(edge_vec.dtype)
+        centres = torch.jit.annotate(Tensor, self.centres).to(edge_vec.dtype)
         if self.bessel:
             value = torch.sin(r * centres) / r
             slope = (centres * torch.cos(r * centres) - value) / r
