@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
 from rareal.complaints import Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
@@ -81,7 +81,40 @@ KINDS: dict[str, Kinds] = {
 }
 
 
-class Config(Section):
+class Tree(Section):
+    """What a YAML holds: plain values, and sections that the registry's kinds fill.
+
+    ``elsewhere`` names the keys that may stand in the same file for another command, and are not read.
+    """
+
+    elsewhere: ClassVar[tuple[str, ...]] = ()
+
+    _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
+    _modules: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def module(self, section: str) -> ModuleType:
+        """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
+        return importlib.import_module(self._modules[section])
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value, defaults included, in plain types; reading it back gives this configuration again."""
+        tree: dict[str, Any] = {}
+        for key, value in self.model_dump(mode="json").items():
+            # a dotted path must stay, whatever kind the foreign section calls itself
+            kind = {"kind": self._kinds[key]} if key in self._kinds else {}
+            tree[key] = {**kind, **value, **kind} if isinstance(value, dict) else value
+        return tree
+
+    def resolved_yaml(self) -> str:
+        """`resolved` as YAML text."""
+        text: str = yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
+        return text
+
+
+TreeType = TypeVar("TreeType", bound=Tree)
+
+
+class Config(Tree):
     """A whole run."""
 
     name: str = Field(pattern=r"^[\w][\w. -]*$", description="a short name; the YAML's own where none is given")
@@ -105,8 +138,6 @@ class Config(Section):
     convergence: SerializeAsAny[Convergence]
 
     _frame: Frame = PrivateAttr()
-    _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
-    _modules: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def frame(self) -> Frame:
@@ -119,23 +150,32 @@ class Config(Section):
         run = self.directory if self.directory.name.strip(".") else self.directory.resolve()
         return self.reference or Path(f"{run}-reference")
 
-    def module(self, section: str) -> ModuleType:
-        """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
-        return importlib.import_module(self._modules[section])
 
-    def resolved(self) -> dict[str, Any]:
-        """Every value, defaults included, in plain types; reading it back gives this configuration again."""
-        tree: dict[str, Any] = {}
-        for key, value in self.model_dump(mode="json").items():
-            # a dotted path must stay, whatever kind the foreign section calls itself
-            kind = {"kind": self._kinds[key]} if key in self._kinds else {}
-            tree[key] = {**kind, **value, **kind} if isinstance(value, dict) else value
-        return tree
+class TrainConfig(Tree):
+    """A training by itself, `rareal train`; the YAML of a whole run holds one too."""
 
-    def resolved_yaml(self) -> str:
-        """`resolved` as YAML text."""
-        text: str = yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
-        return text
+    elsewhere: ClassVar[tuple[str, ...]] = tuple(Config.model_fields)
+
+    seed: StrictInt = Field(1, ge=0, description="root of every random number of the training")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the model file")
+    elements: tuple[str, ...] | None = Field(
+        None, description="chemical symbols that the model knows, e.g. [C, H]; those of the data where not given"
+    )
+    model: SerializeAsAny[Section]
+    training: SerializeAsAny[Section]
+    split: SerializeAsAny[Section]
+
+    @field_validator("elements")
+    @classmethod
+    def _chemical(cls, elements: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ase.data import atomic_numbers
+
+        for symbol in elements or ():
+            if atomic_numbers.get(symbol, 0) < 1:
+                raise ValueError(f"'{symbol}' is no chemical element; give symbols such as [C, H]")
+        if elements is not None and len(set(elements)) != max(1, len(elements)):
+            raise ValueError("give every element once, and at least one")
+        return elements
 
 
 def load(
@@ -154,32 +194,57 @@ def load(
     ConfigError
         With one message that names, for everything that is wrong, the file, the key, the value and the cure.
     """
-    kinds = KINDS if kinds is None else kinds
+    source, given = _given(path, overrides)
+    given.setdefault("name", source.path.stem)
+    given.setdefault("directory", f"runs/{given['name']}")
+    config, sections = _read(Config, source, given, overrides, kinds)
+    config._frame = _structure(config, source, overrides or {})
+    found = _misfits(config, sections, given)
+    if found:
+        raise ConfigError(_message(source, overrides or {}, found))
+    return config
+
+
+def load_training(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+) -> TrainConfig:
+    """Read what a training needs of a YAML, as `load` does; the keys of a whole run are let be."""
+    source, given = _given(path, overrides)
+    return _read(TrainConfig, source, given, overrides, kinds)[0]
+
+
+def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
+    """The file, and its top level with the overrides in their places."""
     source = read_yaml(Path(path))
-    data = dict(source.data)
-    data.setdefault("name", source.path.stem)
-    data.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    data.setdefault("directory", f"runs/{data['name']}")
+    return source, {**source.data, **{key: value for key, value in (overrides or {}).items() if value is not None}}
+
+
+def _read(
+    schema: type[TreeType],
+    source: YamlFile,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    kinds: Mapping[str, Kinds] | None,
+) -> tuple[TreeType, dict[str, Section]]:
+    """The tree and its sections, each valid by itself."""
+    registry = {name: kind for name, kind in (kinds or KINDS).items() if name in schema.model_fields}
     found: list[Problem] = []
     sections: dict[str, Section] = {}
     chosen: dict[str, str] = {}
-    for name, choice in kinds.items():
-        section = _read_section(name, choice, data.get(name), found)
+    for name, choice in registry.items():
+        section = _read_section(name, choice, given.get(name), found)
         if section is not None:
             sections[name], kind = section
             if kind:
                 chosen[name] = kind
-    plain = {key: value for key, value in data.items() if key not in kinds}
-    config = _assemble(plain, sections, found)
-    if config is None or found:
+    unread = set(registry) | (set(schema.elsewhere) - set(schema.model_fields))
+    plain = {key: value for key, value in given.items() if key not in unread}
+    tree = _assemble(schema, plain, sections, registry, found)
+    if tree is None or found:
         raise ConfigError(_message(source, overrides or {}, found))
-    config._kinds.update(chosen)
-    config._modules.update({name: kinds[name].module(kind) for name, kind in chosen.items()})
-    config._frame = _structure(config, source, overrides or {})
-    found.extend(_misfits(config, sections, data))
-    if found:
-        raise ConfigError(_message(source, overrides or {}, found))
-    return config
+    tree._kinds.update(chosen)
+    tree._modules.update({name: registry[name].module(kind) for name, kind in chosen.items()})
+    return tree, sections
 
 
 def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> tuple[Section, str] | None:
@@ -230,14 +295,20 @@ def _schema(name: str, choice: Kinds, kind: Any, found: list[Problem]) -> type[S
     return schema  # type: ignore[no-any-return]
 
 
-def _assemble(plain: dict[str, Any], sections: Mapping[str, Section], found: list[Problem]) -> Config | None:
+def _assemble(
+    schema: type[TreeType],
+    plain: dict[str, Any],
+    sections: Mapping[str, Section],
+    registry: Mapping[str, Kinds],
+    found: list[Problem],
+) -> TreeType | None:
     """The tree; None, with the reasons appended, where a top-level value is wrong or a section is missing."""
     try:
-        return Config.model_validate({**plain, **sections})
+        return schema.model_validate({**plain, **sections})
     except ValidationError as error:
-        wrong = problems(error, Config, plain, ())
+        wrong = problems(error, schema, plain, ())
         # sections that could not be read have been complained about already
-        found.extend(problem for problem in wrong if problem.key_path[0] in plain or problem.key_path[0] not in KINDS)
+        found.extend(item for item in wrong if item.key_path[0] in plain or item.key_path[0] not in registry)
         return None
 
 

@@ -64,6 +64,7 @@ class LabeledFrame:
 
     frame: Frame
     label: Label
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
