@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rareal.errors import DatasetError, ModelFileError
 from rareal.export.modelfile import Committee
@@ -135,6 +136,12 @@ def evaluate(committee: Committee, data: Sequence[LabeledFrame], progress: Progr
     return Evaluation(found, energy, relative, forces, numbers)
 
 
+def evaluate_file(model: Path, data: Sequence[LabeledFrame], progress: Progress | None = None) -> Evaluation:
+    """`evaluate` the model file ``model``, on one thread: single frames of a molecule are fastest so."""
+    torch.set_num_threads(1)
+    return evaluate(Committee.load(model), data, progress)
+
+
 def predict(committee: Committee, data: Sequence[LabeledFrame], progress: Progress | None = None) -> Predictions:
     """Every member's energies and forces of the frames."""
     from ase.data import chemical_symbols
@@ -209,16 +216,18 @@ def calibration(std: Array, error: Array) -> Calibration:
 
 
 def _pearson(a: Array, b: Array) -> float:
+    # numbers that differ by their rounding only do not vary
+    if not all(np.isfinite(x).all() and np.ptp(x) > 1e-9 * np.abs(x).max() for x in (a, b)):
+        return float("nan")
     a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else float("nan")
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def _spearman(a: Array, b: Array) -> float:
     """Pearson's correlation of the ranks, equal values sharing theirs."""
     from scipy.stats import rankdata
 
-    return _pearson(rankdata(a), rankdata(b)) if np.isfinite(a + b).all() else float("nan")
+    return _pearson(rankdata(a), rankdata(b)) if np.isfinite(_pearson(a, b)) else float("nan")
 
 
 def _calibration_numbers(name: str, found: Calibration) -> dict[str, float]:
