@@ -60,7 +60,7 @@ class FailedLabel:
 
 @dataclass(frozen=True, eq=False)
 class LabeledFrame:
-    """A frame with its label: one row of a data set."""
+    """A frame with its label: one row of a data set. ``weight`` is its weight in the loss."""
 
     frame: Frame
     label: Label
@@ -77,6 +77,7 @@ class Trained:
     mask : [M, F] True where a member learnt from a frame.
     best : member with the lowest MAE of force components over the whole data set (rare-events paper, 2.3).
     energy_mae, force_mae : of each member over the whole data set, eV and eV/Å.
+    notes : what the user should know of the training: labels that were softened, divergence.
     """
 
     model: Path
@@ -84,6 +85,14 @@ class Trained:
     best: int
     energy_mae: tuple[float, ...]
     force_mae: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def training_overlap(self) -> float:
+        """Mean over pairs of members of |A ∩ B| / |A ∪ B| of their training sets: 1 means no diversity is left."""
+        members = len(self.mask)
+        pairs = [(self.mask[a], self.mask[b]) for a in range(members) for b in range(a + 1, members)]
+        return float(np.mean([np.sum(a & b) / max(1, np.sum(a | b)) for a, b in pairs]))
 
 
 @dataclass(frozen=True, eq=False)
