@@ -132,7 +132,7 @@ class ZBL:
         """The same for TorchScript: ``forward(species, edge_index, edge_vec, n_local)`` returns the atomic energies
         [n_local] and the gradients [P, 3] with respect to the edge vectors; double precision until converted.
         """
-        from rareal.models.zblscript import ScriptedZBL
+        from rareal.models.zbl_script import ScriptedZBL
 
         numbers = np.array([atomic_numbers[element] for element in elements])
         return ScriptedZBL(numbers, self.outer(numbers[:, None], numbers[None, :]))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from harness import Lammps
 
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani, zbl
 from rareal.records import Frame
+from rareal.testing.lammps import Lammps
 
 CORE = zbl.ZBL()
 
