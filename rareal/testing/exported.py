@@ -203,7 +203,7 @@ class ExportedContract(ModelBase):
         np.testing.assert_allclose(found.virials, expected.virials, rtol=0, atol=1e-8)
 
     def test_atoms_without_neighbours(self, script: Any, model: Any) -> None:
-        """A lone atom has an energy, no force, and adds to others; no atom at all, as a rank may have it, is nothing."""
+        """A lone atom has an energy and no force, and adds to others; a rank may even have no atom at all."""
         alone = Frame(self.frame().numbers[:1], np.zeros((1, 3)))
         lonely = self.predict(script, alone, model)
         assert np.isfinite(lonely.energies).all()

@@ -133,13 +133,13 @@ class TrainedContract(ModelBase):
         assert any(g.any() for g in gradients(0))
         assert not any(g.any() for m in (1, 2) for g in gradients(m))
 
-    def test_batches(self, model: Any) -> None:
+    def test_batches(self, build: Build) -> None:
         """Frames give the same in any batch, in any order, and one by one."""
         frames = shaken(self.frame(), 4)
-        features = model.prepare(frames)
+        scaled = build(self.elements, SEEDS).to(self.training_dtype)
+        features = scaled.prepare(frames)
         assert len(features) == 4
         assert features.nbytes > 0
-        scaled = copy.deepcopy(model)
         (features,) = scaled.standardise([features], [self.targets(frames)])
         tolerance = 1e-10 if self.training_dtype == torch.float64 else 1e-4
         with torch.no_grad():
@@ -184,13 +184,13 @@ class TrainedContract(ModelBase):
         for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
             torch.testing.assert_close(a, b)
 
-    def test_a_limit_on_memory_changes_no_number(self, model: Any) -> None:
+    def test_a_limit_on_memory_changes_no_number(self, build: Build) -> None:
         """What does not fit is computed again when it is needed."""
         frames = shaken(self.frame(), 3)
-        whole = model.prepare(frames)
         index = torch.tensor([1, 2, 0])
-        for memory in (0, whole.nbytes // 2):
-            scaled = [copy.deepcopy(model) for _ in range(2)]
+        for fraction in (0.0, 0.5):
+            scaled = [build(self.elements, SEEDS).to(self.training_dtype) for _ in range(2)]
+            memory = int(fraction * scaled[0].prepare(frames).nbytes)
             prepared = [m.prepare(frames, memory=limit) for m, limit in zip(scaled, (None, memory), strict=True)]
             assert prepared[1].nbytes <= prepared[0].nbytes
             with torch.no_grad():
