@@ -119,7 +119,8 @@ def build_trainer(
     def model(symbols: Sequence[str], member_seeds: Sequence[int]) -> Any:
         return make(config, "model", **{**(parts or {}), "elements": symbols, "seeds": member_seeds})
 
-    return CommitteeTrainer(settings.training, elements, model, modelfile.write, dtype)
+    repulsion = make(config, "repulsion", elements=elements)
+    return CommitteeTrainer(settings.training, elements, model, modelfile.write, dtype, repulsion)
 
 
 def find_reference(config: Config, engine: Engine) -> Reference | None:

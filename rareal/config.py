@@ -69,7 +69,15 @@ KINDS: dict[str, Kinds] = {
     "engine": Kinds({"tblite": "rareal.labeling.tblite"}),
     "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
     "initial": Kinds({"md": "rareal.sampling.initial"}),
-    "model": Kinds({"ani": "rareal.models.ani"}),
+    "model": Kinds(
+        {
+            "ani": "rareal.models.ani",
+            "painn": "rareal.models.painn",
+            "schnet": "rareal.models.schnet",
+            "script": "rareal.models.script",
+        }
+    ),
+    "repulsion": Kinds({"none": "rareal.models.zbl:NoneConfig", "zbl": "rareal.models.zbl"}),
     "training": Kinds({"committee": "rareal.training.config"}),
     "split": Kinds(
         {
@@ -135,6 +143,7 @@ class Config(Tree):
     labels: SerializeAsAny[Labels]
     initial: SerializeAsAny[Section]
     model: SerializeAsAny[Section]
+    repulsion: SerializeAsAny[Section]
     training: SerializeAsAny[Section]
     split: SerializeAsAny[Section]
     sampler: SerializeAsAny[Section]
@@ -169,6 +178,7 @@ class TrainConfig(Tree):
         None, description="chemical symbols that the model knows, e.g. [C, H]; those of the data where not given"
     )
     model: SerializeAsAny[Section]
+    repulsion: SerializeAsAny[Section]
     training: SerializeAsAny[Section]
     split: SerializeAsAny[Section]
 

@@ -49,7 +49,7 @@ class Outcome:
         energy = np.mean([member["energy_mae"] for member in self.summary["validation"]]) / KCAL_MOL
         force = np.mean([member["force_mae"] for member in self.summary["validation"]]) / KCAL_MOL
         lines.append(f"{'mean':<12}{energy:>9.3f} kcal/mol {force:>6.3f} kcal/mol/Å")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.trained.notes])
 
 
 def folder_of(model: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -335,3 +336,18 @@ def test_refusals_of_a_training(folder: Path, kinds: dict[str, Kinds], text: str
     for part in parts:
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_reading_a_yaml_imports_nothing_heavy() -> None:
+    """`rareal validate` is instant: no section's `Config` needs torch or LAMMPS to be read."""
+    examples = Path(__file__).parents[2] / "examples" / "hexane"
+    code = (
+        "import sys\n"
+        "from rareal.config import KINDS, _schema, load, load_training\n"
+        f"load({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
+        f"load_training({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
+        "[_schema(name, kinds, kind, []) for name, kinds in KINDS.items() for kind in kinds.modules]\n"
+        "print([name for name in ('torch', 'lammps', 'tblite', 'torchani', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

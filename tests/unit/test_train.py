@@ -224,3 +224,16 @@ def test_bad_input_is_one_message(case: Path, command: Command, arguments: list[
     assert message in error
     assert len(error.splitlines()) == 1
     assert sorted(case.rglob("*")) == before
+
+
+def test_training_on_top_of_a_repulsive_core(case: Path, command: Command) -> None:
+    quick(case)
+    with (case / "train.yaml").open("a") as stream:
+        stream.write("repulsion: zbl\n")
+    assert command("train", "train.yaml", "data.h5", "-o", "core.pt", "--quiet") == (0, "", "")
+    committee = Committee.load(case / "core.pt")
+    squeezed = Frame(np.array([8, 1, 1]), REST * 0.2)
+    # tens of eV above the molecule at rest: nothing but the core knows so after two epochs
+    assert (
+        committee.energies_forces(squeezed)[0] - committee.energies_forces(Frame(np.array([8, 1, 1]), REST))[0] > 30
+    ).all()
