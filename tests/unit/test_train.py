@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ase.io
@@ -14,6 +17,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from rareal import cli
+from rareal.config import load_training
 from rareal.data import dataset
 from rareal.export.modelfile import Committee
 from rareal.files import read_csv, read_json, write_json
@@ -237,3 +241,32 @@ def test_training_on_top_of_a_repulsive_core(case: Path, command: Command) -> No
     assert (
         committee.energies_forces(squeezed)[0] - committee.energies_forces(Frame(np.array([8, 1, 1]), REST))[0] > 30
     ).all()
+
+
+@pytest.mark.parametrize("name", ["train-ani.yaml", "train-painn.yaml", "hexane.yaml", "paper.yaml"])
+def test_examples_are_configurations_of_a_training(name: str) -> None:
+    config = load_training(Path(__file__).parents[2] / "examples" / "hexane" / name)
+    assert config.module("model").__name__ in ("rareal.models.ani", "rareal.models.painn")
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_goes_on(case: Path) -> None:
+    """It ends with the weights of an undisturbed one."""
+    text = YAML.replace("epochs: 40", "epochs: 60, checkpoint_every: 0 s")
+    (case / "train.yaml").write_text(text)
+    arguments = [sys.executable, "-m", "rareal", "train", "train.yaml", "data.h5", "--quiet", "-o"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    process = subprocess.Popen([*arguments, "killed.pt"], env=environment)
+    curve = case / "killed.training" / "learning_curve.csv"
+    deadline = time.monotonic() + 60
+    while not (curve.is_file() and len(curve.read_text().splitlines()) > 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (case / "killed.pt").exists()
+    assert 10 <= read_csv(curve)[-1]["epoch"] < 60
+    assert (case / "killed.training" / "progress.pt").is_file()
+    subprocess.run([*arguments, "killed.pt"], env=environment, check=True)
+    subprocess.run([*arguments, "whole.pt"], env=environment, check=True)
+    assert same(weights(case / "killed.pt"), weights(case / "whole.pt"))
+    assert [row["epoch"] for row in read_csv(curve)] == list(range(5, 61, 5))
