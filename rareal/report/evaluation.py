@@ -120,7 +120,9 @@ def _calibration(axes: Axes, panel: Reliability) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     x, y = panel.std[shown], panel.error[shown]
-    box = (x.min() / 1.3, x.max() * 1.3, y.min() / 1.3, y.max() * 1.6)
+    decades = max(1.0, float(np.log10(y.max() / y.min())))
+    # room for the legend above and the numbers below
+    box = (x.min() / 1.3, x.max() * 1.3, y.min() / 10 ** (0.17 * decades), y.max() * 10 ** (0.32 * decades))
     _cloud(axes, x, y, box)
     ends = np.array(box[:2])
     axes.plot(ends, ends, color="black", lw=0.9, ls="--", zorder=3, label="error = std")
