@@ -72,7 +72,8 @@ class State:
         for settings in self.optimizer.param_groups:
             settings["lr"] = self.rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # for the weights alone: forces leave behind leaves that would otherwise get gradients too
+        torch.autograd.backward(loss, inputs=self.parameters)
         self.optimizer.step()
         self.average.update()
         self.step += 1
