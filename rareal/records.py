@@ -76,7 +76,7 @@ class Trained:
     model : its model file, in the folder of its training.
     mask : [M, F] True where a member learnt from a frame.
     best : member with the lowest MAE of force components over the whole data set (rare-events paper, 2.3).
-    energy_mae, force_mae : of each member over the whole data set, eV and eV/Å.
+    energy_mae, force_mae : of each member over the whole data set, eV and eV/Å, by the frames' weights.
     notes : what the user should know of the training: labels that were softened, divergence.
     """
 

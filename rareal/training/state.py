@@ -44,6 +44,12 @@ class State:
     stopped : whether training ends before its last epoch.
     """
 
+    PLAIN = (
+        "epoch", "step", "best_epoch", "stale", "recoveries", "first_loss", "stopped", "history", "notes", "events",
+        "seconds",
+    )  # fmt: skip
+    PARTS = ("optimizer", "average", "best", "schedule")
+
     def __init__(self, model: Model, config: Config, steps: int, rng: np.random.Generator) -> None:
         self.config = config
         self.parameters = list(model.parameters())
@@ -136,12 +142,6 @@ class State:
         row |= {f"force_mae_eV_A_{m}": e.force_mae for m, e in enumerate(errors)}
         self.history.append(row)
         self.events = []
-
-    PLAIN = (
-        "epoch", "step", "best_epoch", "stale", "recoveries", "first_loss", "stopped", "history", "notes", "events",
-        "seconds",
-    )  # fmt: skip
-    PARTS = ("optimizer", "average", "best", "schedule")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in types that torch loads without running code."""

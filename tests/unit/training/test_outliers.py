@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rareal.files import read_csv, read_json
 from rareal.models import ani
 from rareal.records import Frame, Label, LabeledFrame
-from rareal.testing.springs import Springs
+from rareal.testing.springs import PairCommittee, Springs
 from rareal.training.config import Config, OutlierConfig, Soften, TrustAll
 from rareal.training.fit import fit
 from rareal.training.groups import groups_of
 from rareal.training.outliers import describe, frame_weights, residuals, self_energies
+from rareal.training.trainer import CommitteeTrainer
 
 ENERGY = {"C": -1036.0, "H": -13.6, "O": -2041.0}
 NUMBER = {"C": 6, "H": 1, "O": 8}
@@ -142,3 +145,18 @@ def test_nonsense_among_the_labels_hardly_costs_accuracy_and_much_without_the_po
     for without, policy, off in zip(clean, softened, trusted, strict=True):
         assert policy < 1.5 * without
         assert off > 5 * without
+
+
+def test_softened_labels_are_counted_and_spoil_no_record_of_the_training(tmp_path: Path) -> None:
+    config = Config(members=2, epochs=4, batch_size=16, threads=1)
+    trainer = CommitteeTrainer(config, ("O", "H"), PairCommittee, lambda *args, **kwargs: None, "float32")
+    mask = np.random.default_rng(1).random((2, 100)) < 0.8
+    trained = trainer.train(spoilt(100), mask, None, tmp_path, [1, 2, 3], "hash")
+    summary = read_json(tmp_path / "training.json")
+    assert summary["softened"] == 3
+    assert trained.notes == tuple(summary["notes"])
+    assert "3 of 100 labels cannot be right" in trained.notes[0]
+    # with the three counted in full these would be hundreds of eV and tens of eV/Å
+    assert max(trained.energy_mae) < 1.0
+    assert max(trained.force_mae) < 2.0
+    assert max(row["validation_loss"] for row in read_csv(tmp_path / "learning_curve.csv")) < 100
