@@ -186,6 +186,9 @@ class ScriptedMembers(nn.Module):
 
     def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
         """Energies [M, n_local] and gradients with respect to the edge vectors [M, P, 3]."""
+        if n_local == 0:  # a rank without atoms, of which few modules think
+            count = len(self.members)
+            return edge_vec.new_zeros([count, 0]), edge_vec.new_zeros([count, edge_vec.size(0), 3])
         energies: list[Tensor] = []
         gradients: list[Tensor] = []
         for member in self.members:
