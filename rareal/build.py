@@ -9,7 +9,7 @@ chemical symbols of the structure, in the model's order; ``seeds`` one per commi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from rareal.check import Check
-from rareal.config import Config
+from rareal.config import Config, TrainConfig, Tree
 from rareal.data.augment import noise_copies
 from rareal.data.split import split
 from rareal.errors import ConfigError, RunFolderError
 from rareal.export import modelfile
 from rareal.labeling.runner import Labeler, Worker
-from rareal.loop import Stages
+from rareal.loop import Split, Stages
 from rareal.progress import Display
 from rareal.protocols import Engine, Progress
 from rareal.records import Frame, LabeledFrame, Trajectory
@@ -38,7 +38,7 @@ DTYPE = "float32"
 """Of the exported committee; labels and sums are double precision everywhere."""
 
 
-def make(config: Config, section: str, **parts: Any) -> Any:
+def make(config: Tree, section: str, **parts: Any) -> Any:
     """What the module behind ``section`` builds.
 
     Raises
@@ -75,14 +75,6 @@ def build_stages(config: Config) -> Stages:
             data = dynamics.run(worker, start, seed, progress)
         return data.frames, data.engine_calls
 
-    def divide(
-        count: int, mask: NDArray[np.bool_] | None, best: int | None, rng: np.random.Generator
-    ) -> NDArray[np.bool_]:
-        return split(settings.split, count, settings.training.members, mask, best, rng)
-
-    def model(symbols: Sequence[str], member_seeds: Sequence[int]) -> Any:
-        return make(config, "model", **{**parts, "elements": symbols, "seeds": member_seeds})
-
     def limit(trajectories: Sequence[Trajectory]) -> float:
         return threshold(trajectories, settings.uncertainty)
 
@@ -91,8 +83,8 @@ def build_stages(config: Config) -> Stages:
 
     return Stages(
         initial=initial,
-        split=divide,
-        trainer=CommitteeTrainer(settings.training, elements, model, modelfile.write, DTYPE),
+        split=build_split(config),
+        trainer=build_trainer(config, elements, DTYPE, parts),
         sampler=make(config, "sampler", **parts),
         check=Check(settings.check, start, cv.atoms, lambda path: modelfile.Committee.load(path).surface()),
         threshold=limit,
@@ -104,6 +96,31 @@ def build_stages(config: Config) -> Stages:
         reference=find_reference(config, engine),
         velocity_seeds=velocity_seeds(walkers(config)),
     )
+
+
+def build_split(config: Config | TrainConfig) -> Split:
+    """Which member learns from which frame."""
+    settings: Any = config
+
+    def divide(
+        count: int, mask: NDArray[np.bool_] | None, best: int | None, rng: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        return split(settings.split, count, settings.training.members, mask, best, rng)
+
+    return divide
+
+
+def build_trainer(
+    config: Config | TrainConfig, elements: tuple[str, ...], dtype: str, parts: Mapping[str, Any] | None = None
+) -> CommitteeTrainer:
+    """The training of a committee; ``parts`` is what else a model's ``build`` may ask for."""
+    settings: Any = config
+
+    def model(symbols: Sequence[str], member_seeds: Sequence[int]) -> Any:
+        return make(config, "model", **{**(parts or {}), "elements": symbols, "seeds": member_seeds})
+
+    repulsion = make(config, "repulsion", elements=elements)
+    return CommitteeTrainer(settings.training, elements, model, modelfile.write, dtype, repulsion)
 
 
 def find_reference(config: Config, engine: Engine) -> Reference | None:

@@ -132,6 +132,107 @@ def plot(run_folder: RunArgument) -> None:
     typer.echo(f"Plots in {run_folder / 'plots'}")
 
 
+TRAIN_HELP = """Train a committee on a labelled data set; by itself, without the loop.
+
+CONFIG is a YAML with the sections `model`, `training` and `split` of a run, and `seed`, `dtype`, `elements`. \
+All have defaults, and the YAML of a run will do. For instance:
+
+\b
+    seed: 1
+    model: ani
+    training: {members: 4, epochs: 200}
+    split: {kind: random, train_fraction: 0.9}
+
+DATASET is HDF5 in the ANI layout (rareal's `data.h5`, ANI-1x, ...) or extended XYZ with energies and forces, or \
+anything else that ASE reads with both. Beside the model file the folder MODEL.training keeps split, learning \
+curve and checkpoint; killed, the same command goes on from there.
+
+\b
+    rareal train hexane.yaml frames.extxyz -o hexane.pt
+    rareal evaluate hexane.pt other-frames.extxyz
+"""
+
+EVALUATE_HELP = """Compare a model file with a labelled data set: errors, and the committee's std against its error.
+
+DATASET is as for `rareal train`. Errors are of the committee's mean and of every member: energy, energy without \
+the per-element offset that fits best (for data of another level of theory), energy per atom, and force \
+components. Slope and factor compare the std with the error: 1 is right, 3 is an error of three times the std.
+
+\b
+    rareal evaluate hexane.pt frames.extxyz --plots figures
+    rareal evaluate hexane.pt ani1x.h5 --units hartree --json
+"""
+
+DatasetArgument = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="Labelled frames: HDF5 (ANI layout) or extended XYZ.")
+]
+Units = Annotated[
+    str | None, typer.Option(help="Energy unit of an HDF5 file that does not say it, e.g. hartree or eV.")
+]
+
+
+@app.command(help=TRAIN_HELP)
+def train(
+    config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML.", show_default=False)],
+    data_file: DatasetArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="The model file to write.")],
+    seed: Annotated[int | None, typer.Option(help="Root seed, instead of the YAML's.")] = None,
+    units: Units = None,
+    force: Annotated[bool, typer.Option("--force", help="Train anew, over what is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a committee on a labelled data set."""
+    from rareal.config import load_training
+
+    config = load_training(config_file, {"seed": seed})
+    from rareal.data import formats
+    from rareal.progress import clock, display
+    from rareal.train import refuse_finished
+    from rareal.train import train as train_committee
+
+    refuse_finished(output, force)
+    data = formats.read(data_file, units)
+    try:
+        with display(quiet) as shown:
+            outcome = train_committee(config, data, output, force, shown)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    if not quiet:
+        typer.echo(outcome.describe())
+        typer.echo(f"{len(data)} frames, {clock(outcome.summary['seconds'])}")
+        typer.echo(f"Model in {outcome.model}, learning curve and split in {outcome.folder}")
+
+
+@app.command(help=EVALUATE_HELP)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.", show_default=False)],
+    data_file: DatasetArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw parity and calibration there.")] = None,
+    units: Units = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a model file with a labelled data set."""
+    from rareal.data import formats
+    from rareal.evaluate import describe, evaluate_file, plot
+    from rareal.files import plain
+    from rareal.progress import display
+
+    data = formats.read(data_file, units)
+    with display(quiet or as_json) as shown, shown.stage("evaluate") as progress:
+        found = evaluate_file(model, data, progress)
+    written = plot(found, plots) if plots else []
+    if as_json:
+        numbers = {"model": str(model), "dataset": str(data_file), **found.numbers}
+        typer.echo(json.dumps(plain(numbers), indent=1))
+        return
+    typer.echo(f"{model} on {data_file}: {found.numbers['frames']} frames, {found.numbers['atoms']} atoms\n")
+    typer.echo(describe(found.numbers))
+    if written:
+        typer.echo(f"\nPlots: {', '.join(map(str, written))}")
+
+
 @app.command()
 def plugin(
     only_dir: Annotated[bool, typer.Option("--dir", help="Print the folder of the plugin and nothing else.")] = False,

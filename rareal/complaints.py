@@ -103,7 +103,7 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     value = value_at(raw, location)
     if code == "extra_forbidden":
         name = str(location[-1])
-        valid = list(parent.model_fields) if parent else []
+        valid = list(dict.fromkeys([*parent.model_fields, *getattr(parent, "elsewhere", ())])) if parent else []
         return Problem(key_path, value, f"unknown key{closest(name, valid)}", f"valid here: {', '.join(valid)}")
     text, cure = _wording(detail)
     return Problem(key_path, value, f"{text} ({description})" if description else text, cure)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
 from rareal.complaints import Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
@@ -69,7 +69,15 @@ KINDS: dict[str, Kinds] = {
     "engine": Kinds({"tblite": "rareal.labeling.tblite"}),
     "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
     "initial": Kinds({"md": "rareal.sampling.initial"}),
-    "model": Kinds({"ani": "rareal.models.ani"}),
+    "model": Kinds(
+        {
+            "ani": "rareal.models.ani",
+            "painn": "rareal.models.painn",
+            "schnet": "rareal.models.schnet",
+            "script": "rareal.models.script",
+        }
+    ),
+    "repulsion": Kinds({"none": "rareal.models.zbl:NoneConfig", "zbl": "rareal.models.zbl"}),
     "training": Kinds({"committee": "rareal.training.config"}),
     "split": Kinds(
         {
@@ -88,43 +96,16 @@ KINDS: dict[str, Kinds] = {
 }
 
 
-class Config(Section):
-    """A whole run."""
+class Tree(Section):
+    """What a YAML holds: plain values, and sections that the registry's kinds fill.
 
-    name: str = Field(pattern=r"^[\w][\w. -]*$", description="a short name; the YAML's own where none is given")
-    seed: StrictInt = Field(1, ge=0, description="root of every random number of the run")
-    rounds: StrictInt = Field(6, ge=1, description="rounds of active learning, the initial training included")
-    directory: Path = Field(description="the run folder, relative to the current directory")
-    structure: Path = Field(description="the starting structure, relative to the YAML; any format ASE reads")
-    reference: Path | None = Field(None, description="a folder made by `rareal reference`, relative to the current one")
-    cv: SerializeAsAny[Section]
-    engine: SerializeAsAny[Section]
-    labels: SerializeAsAny[Labels]
-    initial: SerializeAsAny[Section]
-    model: SerializeAsAny[Section]
-    training: SerializeAsAny[Section]
-    split: SerializeAsAny[Section]
-    sampler: SerializeAsAny[Section]
-    uncertainty: SerializeAsAny[Section]
-    selection: SerializeAsAny[Section]
-    augment: SerializeAsAny[Section]
-    check: SerializeAsAny[Section]
-    convergence: SerializeAsAny[Convergence]
+    ``elsewhere`` names the keys that may stand in the same file for another command, and are not read.
+    """
 
-    _frame: Frame = PrivateAttr()
+    elsewhere: ClassVar[tuple[str, ...]] = ()
+
     _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
     _modules: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    @property
-    def frame(self) -> Frame:
-        """The starting structure."""
-        return self._frame
-
-    @property
-    def reference_folder(self) -> Path:
-        """Where the engine's own numbers are or would be: ``reference``, or a sibling of the run folder."""
-        run = self.directory if self.directory.name.strip(".") else self.directory.resolve()
-        return self.reference or Path(f"{run}-reference")
 
     def module(self, section: str) -> ModuleType:
         """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
@@ -145,6 +126,75 @@ class Config(Section):
         return text
 
 
+TreeType = TypeVar("TreeType", bound=Tree)
+
+
+class Config(Tree):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[\w][\w. -]*$", description="a short name; the YAML's own where none is given")
+    seed: StrictInt = Field(1, ge=0, description="root of every random number of the run")
+    rounds: StrictInt = Field(6, ge=1, description="rounds of active learning, the initial training included")
+    directory: Path = Field(description="the run folder, relative to the current directory")
+    structure: Path = Field(description="the starting structure, relative to the YAML; any format ASE reads")
+    reference: Path | None = Field(None, description="a folder made by `rareal reference`, relative to the current one")
+    cv: SerializeAsAny[Section]
+    engine: SerializeAsAny[Section]
+    labels: SerializeAsAny[Labels]
+    initial: SerializeAsAny[Section]
+    model: SerializeAsAny[Section]
+    repulsion: SerializeAsAny[Section]
+    training: SerializeAsAny[Section]
+    split: SerializeAsAny[Section]
+    sampler: SerializeAsAny[Section]
+    uncertainty: SerializeAsAny[Section]
+    selection: SerializeAsAny[Section]
+    augment: SerializeAsAny[Section]
+    check: SerializeAsAny[Section]
+    convergence: SerializeAsAny[Convergence]
+
+    _frame: Frame = PrivateAttr()
+
+    @property
+    def frame(self) -> Frame:
+        """The starting structure."""
+        return self._frame
+
+    @property
+    def reference_folder(self) -> Path:
+        """Where the engine's own numbers are or would be: ``reference``, or a sibling of the run folder."""
+        run = self.directory if self.directory.name.strip(".") else self.directory.resolve()
+        return self.reference or Path(f"{run}-reference")
+
+
+class TrainConfig(Tree):
+    """A training by itself, `rareal train`; the YAML of a whole run holds one too."""
+
+    elsewhere: ClassVar[tuple[str, ...]] = tuple(Config.model_fields)
+
+    seed: StrictInt = Field(1, ge=0, description="root of every random number of the training")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the model file")
+    elements: tuple[str, ...] | None = Field(
+        None, description="chemical symbols that the model knows, e.g. [C, H]; those of the data where not given"
+    )
+    model: SerializeAsAny[Section]
+    repulsion: SerializeAsAny[Section]
+    training: SerializeAsAny[Section]
+    split: SerializeAsAny[Section]
+
+    @field_validator("elements")
+    @classmethod
+    def _chemical(cls, elements: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ase.data import atomic_numbers
+
+        for symbol in elements or ():
+            if atomic_numbers.get(symbol, 0) < 1:
+                raise ValueError(f"'{symbol}' is no chemical element; give symbols such as [C, H]")
+        if elements is not None and len(set(elements)) != max(1, len(elements)):
+            raise ValueError("give every element once, and at least one")
+        return elements
+
+
 def load(
     path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> Config:
@@ -161,32 +211,57 @@ def load(
     ConfigError
         With one message that names, for everything that is wrong, the file, the key, the value and the cure.
     """
-    kinds = KINDS if kinds is None else kinds
+    source, given = _given(path, overrides)
+    given.setdefault("name", source.path.stem)
+    given.setdefault("directory", f"runs/{given['name']}")
+    config, sections = _read(Config, source, given, overrides, kinds)
+    config._frame = _structure(config, source, overrides or {})
+    found = _misfits(config, sections, given)
+    if found:
+        raise ConfigError(_message(source, overrides or {}, found))
+    return config
+
+
+def load_training(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+) -> TrainConfig:
+    """Read what a training needs of a YAML, as `load` does; the keys of a whole run are let be."""
+    source, given = _given(path, overrides)
+    return _read(TrainConfig, source, given, overrides, kinds)[0]
+
+
+def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
+    """The file, and its top level with the overrides in their places."""
     source = read_yaml(Path(path))
-    data = dict(source.data)
-    data.setdefault("name", source.path.stem)
-    data.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    data.setdefault("directory", f"runs/{data['name']}")
+    return source, {**source.data, **{key: value for key, value in (overrides or {}).items() if value is not None}}
+
+
+def _read(
+    schema: type[TreeType],
+    source: YamlFile,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    kinds: Mapping[str, Kinds] | None,
+) -> tuple[TreeType, dict[str, Section]]:
+    """The tree and its sections, each valid by itself."""
+    registry = {name: kind for name, kind in (kinds or KINDS).items() if name in schema.model_fields}
     found: list[Problem] = []
     sections: dict[str, Section] = {}
     chosen: dict[str, str] = {}
-    for name, choice in kinds.items():
-        section = _read_section(name, choice, data.get(name), found)
+    for name, choice in registry.items():
+        section = _read_section(name, choice, given.get(name), found)
         if section is not None:
             sections[name], kind = section
             if kind:
                 chosen[name] = kind
-    plain = {key: value for key, value in data.items() if key not in kinds}
-    config = _assemble(plain, sections, found)
-    if config is None or found:
+    unread = set(registry) | (set(schema.elsewhere) - set(schema.model_fields))
+    plain = {key: value for key, value in given.items() if key not in unread}
+    tree = _assemble(schema, plain, sections, registry, found)
+    if tree is None or found:
         raise ConfigError(_message(source, overrides or {}, found))
-    config._kinds.update(chosen)
-    config._modules.update({name: kinds[name].module(kind) for name, kind in chosen.items()})
-    config._frame = _structure(config, source, overrides or {})
-    found.extend(_misfits(config, sections, data))
-    if found:
-        raise ConfigError(_message(source, overrides or {}, found))
-    return config
+    tree._kinds.update(chosen)
+    tree._modules.update({name: registry[name].module(kind) for name, kind in chosen.items()})
+    return tree, sections
 
 
 def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> tuple[Section, str] | None:
@@ -237,14 +312,20 @@ def _schema(name: str, choice: Kinds, kind: Any, found: list[Problem]) -> type[S
     return schema  # type: ignore[no-any-return]
 
 
-def _assemble(plain: dict[str, Any], sections: Mapping[str, Section], found: list[Problem]) -> Config | None:
+def _assemble(
+    schema: type[TreeType],
+    plain: dict[str, Any],
+    sections: Mapping[str, Section],
+    registry: Mapping[str, Kinds],
+    found: list[Problem],
+) -> TreeType | None:
     """The tree; None, with the reasons appended, where a top-level value is wrong or a section is missing."""
     try:
-        return Config.model_validate({**plain, **sections})
+        return schema.model_validate({**plain, **sections})
     except ValidationError as error:
-        wrong = problems(error, Config, plain, ())
+        wrong = problems(error, schema, plain, ())
         # sections that could not be read have been complained about already
-        found.extend(problem for problem in wrong if problem.key_path[0] in plain or problem.key_path[0] not in KINDS)
+        found.extend(item for item in wrong if item.key_path[0] in plain or item.key_path[0] not in registry)
         return None
 
 

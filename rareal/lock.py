@@ -107,4 +107,4 @@ def _refusal(path: Path, owner: dict[str, Any]) -> str:
     cure = "wait for it or stop it"
     if owner.get("host") != platform.node():
         cure += f"; if it no longer runs, delete {path}"
-    return f"{path.parent}: {where} is working in this run folder; {cure}, or choose another folder with --dir"
+    return f"{path.parent}: {where} is working in this run folder; {cure}, or choose another folder"

@@ -130,7 +130,8 @@ class Live:
             TextColumn("{task.fields[facts]}", markup=False),
             console=console or Console(),
         )
-        self._rounds = self._bars.add_task("rounds", total=None, left="", facts="")
+        # not every command has rounds
+        self._rounds = self._bars.add_task("rounds", total=None, visible=False, left="", facts="")
         self._begun: list[float] = []
         self._number = 0
 
@@ -149,7 +150,7 @@ class Live:
         self._begun.append(time.monotonic())
         done = max(number, 0)
         self._bars.update(self._rounds, description=f"round {number}" if number >= 0 else "initial data")
-        self._bars.update(self._rounds, total=total, completed=done, left=self._left(total - done))
+        self._bars.update(self._rounds, visible=True, total=total, completed=done, left=self._left(total - done))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:

@@ -54,7 +54,7 @@ def parse_quantity(value: Any, unit: str) -> Any:
         if not _NUMBER_WITH_UNIT.match(text):  # pint would take "1 2" for a product
             raise ValueError(text)
         quantity = registry.Quantity(text)
-        if quantity.check("[length]**2 * [mass] / [time]**2 / [substance]"):
+        if quantity.dimensionality.get("[substance]") == -1:
             quantity = quantity / registry.avogadro_constant
         return float(quantity.magnitude) if quantity.unitless else float(quantity.to(unit).magnitude)
     except (

@@ -80,6 +80,7 @@ def _write_group(group: h5py.Group, frames: Sequence[LabeledFrame], indices: Seq
     for name in ("round", "walker", "step", "cv"):
         group[name] = np.array([getattr(f.frame, name) for f in frames])
     group["seconds"] = np.array([f.label.seconds for f in frames])
+    group["weight"] = np.array([f.weight for f in frames])
 
 
 def read(path: Path) -> list[LabeledFrame]:
@@ -103,6 +104,8 @@ def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]
     numbers = np.array([atomic_numbers[s.decode()] for s in group["species"][:]], dtype=np.int64)
     columns = {name: group[name][:] for name in group if name not in ("species", "origin")}
     origins = group["origin"].asstr()[:]
+    # files of earlier versions have none
+    weights = columns.get("weight", np.ones(len(columns["energies"])))
     rows = []
     for k in range(len(columns["energies"])):
         periodic = columns["pbc"][k]
@@ -118,7 +121,7 @@ def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]
             float(columns["cv"][k]),
         )
         label = Label(float(columns["energies"][k]), columns["forces"][k], engine, float(columns["seconds"][k]))
-        rows.append((int(columns["order"][k]), LabeledFrame(frame, label)))
+        rows.append((int(columns["order"][k]), LabeledFrame(frame, label, float(weights[k]))))
     return rows
 
 
@@ -139,11 +142,13 @@ def refuse_mixture(frames: Sequence[LabeledFrame]) -> None:
 
 
 def content_hash(frames: Sequence[LabeledFrame]) -> str:
-    """SHA-256 over geometries and labels, in order."""
+    """SHA-256 over geometries, labels and weights, in order."""
     digest = hashlib.sha256()
     for labeled in frames:
         digest.update(labeled.label.engine.encode())
         for array in (labeled.frame.numbers, labeled.frame.positions, labeled.frame.cell, labeled.label.forces):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(np.float64(labeled.label.energy).tobytes())
+        if labeled.weight != 1.0:
+            digest.update(np.float64(labeled.weight).tobytes())
     return digest.hexdigest()

@@ -12,11 +12,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
+from torch import Tensor, nn
 
 import rareal
 from rareal.errors import ModelFileError
@@ -48,6 +49,42 @@ class Metadata:
     rareal_version: str
     format: int = FORMAT
     ops: tuple[str, ...] = ("rareal",)
+    repulsion: dict[str, Any] | None = None
+
+
+class Repulsion(Protocol):
+    """A repulsive core that all members share; `rareal.models.zbl` has one."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the metadata say of it."""
+        ...
+
+    def check_cutoff(self, elements: Sequence[str], cutoff: float) -> None:
+        """Raise if it reaches beyond ``cutoff``, Å."""
+        ...
+
+    def energy_forces(self, frame: Frame) -> tuple[float, Array]:
+        """Energy [eV] and forces [N, 3] [eV/Å]."""
+        ...
+
+    def script(self, elements: Sequence[str]) -> nn.Module:
+        """``forward`` of the model file for one member, without the member axis; scriptable, double precision."""
+        ...
+
+
+class WithRepulsion(nn.Module):
+    """A committee on top of a repulsive core, evaluated once for all members."""
+
+    def __init__(self, committee: torch.jit.ScriptModule, core: nn.Module) -> None:
+        super().__init__()
+        self.committee = committee
+        self.core = core
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
+        """Energies [M, n_local] and gradients [M, P, 3], the core's added to each member's."""
+        energies, gradients = self.committee(species, edge_index, edge_vec, n_local)
+        core, core_gradients = self.core(species, edge_index, edge_vec, n_local)
+        return energies + core.unsqueeze(0), gradients + core_gradients.unsqueeze(0)
 
 
 def write(
@@ -59,6 +96,7 @@ def write(
     dataset_hash: str = "",
     best_member: int = 0,
     check: Sequence[Frame] = (),
+    repulsion: Repulsion | None = None,
 ) -> Metadata:
     """Export ``model`` to ``path`` and release it only if it reproduces the model on the frames ``check``.
 
@@ -67,12 +105,20 @@ def write(
     self_energies : per element, eV.
     best_member : which member (from 0) has the lowest force error over the data set.
     check : frames of one composition.
+    repulsion : a core that ``model`` has been trained on top of; the file contains it.
 
     Raises
     ------
     ModelFileError
         If the reloaded file disagrees with the model by more than float32 allows.
+    ConfigError
+        If the core is wider than the model's neighbour list.
     """
+    script = model.export(DTYPES[dtype])
+    if repulsion is not None:
+        repulsion.check_cutoff(model.elements, model.cutoff)
+        core = repulsion.script(model.elements).to(DTYPES[dtype])
+        script = torch.jit.script(WithRepulsion(script, core).eval())
     metadata = Metadata(
         architecture=model.architecture,
         elements=tuple(model.elements),
@@ -85,25 +131,27 @@ def write(
         best_member=best_member,
         units=UNITS,
         rareal_version=rareal.__version__,
+        repulsion=repulsion.settings() if repulsion is not None else None,
     )
     temporary = path.with_name(path.name + ".part")
-    model.export(DTYPES[dtype]).save(str(temporary), _extra_files={EXTRA: json.dumps(asdict(metadata), indent=1)})
+    script.save(str(temporary), _extra_files={EXTRA: json.dumps(asdict(metadata), indent=1)})
     if check:
-        _check_parity(model, Committee.load(temporary), check)
+        _check_parity(model, Committee.load(temporary), check, repulsion)
     os.replace(temporary, path)
     return metadata
 
 
-def _check_parity(model: Any, exported: Committee, frames: Sequence[Frame]) -> None:
+def _check_parity(model: Any, exported: Committee, frames: Sequence[Frame], repulsion: Repulsion | None = None) -> None:
     with torch.no_grad():
         energies, forces = (t.double().numpy() for t in model(model.features(frames)))
     shift = sum(exported.self_energy[int(z)] for z in frames[0].numbers)
     for k, frame in enumerate(frames):
         energy, force = exported.energies_forces(frame)
-        energy_error = float(np.abs(energy - shift - energies[:, k]).max())
-        force_error = float(np.abs(force - forces[:, k]).max())
+        core, core_force = repulsion.energy_forces(frame) if repulsion is not None else (0.0, np.zeros_like(force[0]))
+        energy_error = float(np.abs(energy - shift - core - energies[:, k]).max())
+        force_error = float(np.abs(force - core_force - forces[:, k]).max())
         # single precision keeps 7 digits of numbers that a standardised descriptor may have scaled up
-        scale = 1.0 + float(np.abs(forces[:, k]).max())
+        scale = 1.0 + float(np.abs(forces[:, k]).max()) + float(np.abs(core_force).max())
         if not (energy_error < 2e-4 * scale and force_error < 2e-4 * scale):
             raise ModelFileError(
                 f"the exported committee differs from the trained one on frame {k} by {energy_error:.2e} eV and "

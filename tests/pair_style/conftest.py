@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
-from harness import Lammps, random_atoms
 from toys import ManyBody, MessagePassing, save_committee
+
+from rareal.testing.lammps import Lammps, random_atoms
 
 
 @pytest.fixture

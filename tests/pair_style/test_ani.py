@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from harness import Lammps
 
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
 from rareal.records import Frame
+from rareal.testing.lammps import Lammps
 
 MEMBERS = 4
 TOLERANCE = {"float32": 1e-5, "float64": 1e-8}

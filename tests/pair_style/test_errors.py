@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from ase import Atoms
-from harness import Lammps
 from toys import ManyBody, save_committee
+
+from rareal.testing.lammps import Lammps
 
 
 def message(lammps: Lammps, script: str, ranks: int = 1) -> str:

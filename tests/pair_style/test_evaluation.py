@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from harness import Lammps, Result
 from toys import Expected, evaluate
+
+from rareal.testing.lammps import Lammps, Result
 
 VOIGT = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from harness import Lammps, random_atoms
 from toys import evaluate
 
 import rareal
 from rareal.plugin import lmp_environment
+from rareal.testing.lammps import Lammps, random_atoms
 
 
 def test_hybrid_overlay_with_other_types(lammps: Lammps, models: Callable[[str], Path]) -> None:

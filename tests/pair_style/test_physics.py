@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from harness import Lammps
+
+from rareal.testing.lammps import Lammps
 
 # fix numdiff moves atoms one by one, fix numdiff/virial strains the box, and both ask the pair style for energies.
 FORCE_ERROR = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from pydantic import Field
 
-from rareal.config import KINDS, Config, Kinds, Labels, load
+from rareal.config import KINDS, Config, Kinds, Labels, TrainConfig, load, load_training
 from rareal.errors import ConfigError
 from rareal.schema import Misfit, Section
 from rareal.units import KCAL_MOL, Length, Time
@@ -292,7 +293,61 @@ def test_bad_structures(folder: Path, kinds: dict[str, Kinds], content: str | No
         assert part in str(caught.value)
 
 
-def test_every_section_is_registered() -> None:
+@pytest.mark.parametrize("schema", [Config, TrainConfig])
+def test_every_section_is_registered(schema: type[Section]) -> None:
     """A section of the tree without a registry entry could never be read, and the other way round."""
-    sections = {name for name, field in Config.model_fields.items() if name in KINDS or field.annotation is Section}
-    assert sections == set(KINDS)
+    sections = {name for name, field in schema.model_fields.items() if name in KINDS or field.annotation is Section}
+    assert sections <= set(KINDS)
+    assert schema is TrainConfig or sections == set(KINDS)
+
+
+def test_a_training_is_read_from_a_yaml_of_its_own_or_of_a_run(folder: Path, kinds: dict[str, Kinds]) -> None:
+    (folder / "train.yaml").write_text("seed: 3\nelements: [C, H]\ndtype: float64\nmodel: {members: 7}\nsplit: other\n")
+    config = load_training(folder / "train.yaml", {"seed": None}, kinds)
+    assert (config.seed, config.elements, config.dtype) == (3, ("C", "H"), "float64")
+    assert isinstance(config.model, Plain)
+    assert config.model.members == 7
+    assert config.module("split") is sys.modules["fake_other"]
+    (folder / "again.yaml").write_text(config.resolved_yaml())
+    assert load_training(folder / "again.yaml", kinds=kinds).resolved() == config.resolved()
+    # the sections of a run are let be, even where they are wrong for one
+    whole = write(folder, "seed: 5\nmodel: {members: 3}\nsampler: {kind: nothing}\ncv: 3\n")
+    config = load_training(whole, {"seed": 6}, kinds)
+    assert (config.seed, config.elements, config.model.model_dump()["members"]) == (6, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("modle: {}\n", ["train.yaml:1: modle: {}: unknown key, did you mean 'model'?", "valid here: seed, dtype"]),
+        ("smapler: {}\n", ["train.yaml:1: smapler: {}: unknown key, did you mean 'sampler'?"]),
+        ("seed: 1\nmodel:\n  membres: 3\n", ["train.yaml:3: model.membres: 3", "did you mean 'members'?"]),
+        ("dtype: float16\n", ["dtype: 'float16'", "use 'float32' or 'float64'"]),
+        ("elements: [C, Qq]\n", ["elements: ['C', 'Qq']: 'Qq' is no chemical element", "such as [C, H]"]),
+        ("elements: [C, X]\n", ["'X' is no chemical element"]),
+        ("elements: [C, C]\n", ["give every element once"]),
+        ("elements: []\n", ["at least one"]),
+    ],
+)
+def test_refusals_of_a_training(folder: Path, kinds: dict[str, Kinds], text: str, parts: list[str]) -> None:
+    (folder / "train.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_training(folder / "train.yaml", kinds=kinds)
+    for part in parts:
+        assert part in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_reading_a_yaml_imports_nothing_heavy() -> None:
+    """`rareal validate` is instant: no section's `Config` needs torch or LAMMPS to be read."""
+    examples = Path(__file__).parents[2] / "examples" / "hexane"
+    code = (
+        "import sys\n"
+        "from rareal.config import KINDS, _schema, load, load_training\n"
+        f"load({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
+        f"load_training({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
+        "[_schema(name, kinds, kind, []) for name, kinds in KINDS.items() for kind in kinds.modules]\n"
+        "print([name for name in ('torch', 'lammps', 'tblite', 'torchani', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -23,6 +23,7 @@ from rareal.units import (
     [
         ("1 eV", "eV", 1.0),
         ("1 kcal/mol", "eV", 0.0433641),
+        ("1 kcal/mol/angstrom", "eV/angstrom", 0.0433641),
         ("96.48533 kJ/mol", "eV", 1.0),
         ("1 hartree", "eV", 27.211386),
         ("1 nm", "angstrom", 10.0),

@@ -37,6 +37,15 @@ def test_round_trip_keeps_order_labels_and_provenance(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a.label.forces, b.label.forces)
 
 
+def test_weights_are_kept_and_are_one_in_older_files(tmp_path: Path) -> None:
+    frames = [labeled(0), replace(labeled(1), weight=0.25)]
+    dataset.write(tmp_path / "data.h5", frames)
+    assert [f.weight for f in dataset.read(tmp_path / "data.h5")] == [1.0, 0.25]
+    with h5py.File(tmp_path / "data.h5", "r+") as file:
+        del file["H2C1/weight"]
+    assert [f.weight for f in dataset.read(tmp_path / "data.h5")] == [1.0, 1.0]
+
+
 def test_layout_is_ani_s(tmp_path: Path) -> None:
     dataset.write(tmp_path / "data.h5", [labeled(0), labeled(1)])
     with h5py.File(tmp_path / "data.h5") as file:
@@ -94,6 +103,7 @@ def test_the_hash_sees_every_label() -> None:
         LabeledFrame(frames[1].frame, replace(frames[1].label, energy=frames[1].label.energy + 1e-12)),
     ]
     assert dataset.content_hash(frames) != dataset.content_hash(changed)
+    assert dataset.content_hash(frames) != dataset.content_hash([frames[0], replace(frames[1], weight=0.5)])
 
 
 def test_noise_is_uniform_within_its_bounds() -> None:

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from toys import ELEMENTS
+from ase.data import atomic_masses, atomic_numbers
+from numpy.typing import NDArray
 
 from rareal.plugin import lmp_command, lmp_environment
+from rareal.records import Array
+
+ELEMENTS = ("C", "H")
 
 SETUP = """
 units {units}
@@ -21,8 +25,7 @@ newton {newton}
 boundary {boundary}
 {before_data}
 read_data system.data
-mass 1 12.011
-mass 2 1.008
+{masses}
 """
 
 STYLE = """
@@ -54,20 +57,21 @@ class Result:
     """What LAMMPS says of one configuration; rows in the order of the atoms given."""
 
     energy: float
-    spread: np.ndarray
-    virial: np.ndarray
-    atomic_virial_sum: np.ndarray
-    forces: np.ndarray
-    atomic: np.ndarray
+    spread: Array
+    virial: Array
+    atomic_virial_sum: Array
+    forces: Array
+    atomic: Array
 
 
-def write_data(path: Path, atoms: Atoms, ids: Sequence[int], types: Sequence[int]) -> None:
+def write_data(path: Path, atoms: Atoms, ids: Sequence[int], types: Sequence[int], count: int) -> None:
+    """Write a LAMMPS data file with at least ``count`` atom types."""
     (ax, _, _), (bx, by, _), (cx, cy, cz) = atoms.cell.array
     rows = [f"{k} {t} {x:.16g} {y:.16g} {z:.16g}" for k, t, (x, y, z) in zip(ids, types, atoms.positions, strict=True)]
     head = [
         "test\n",
         f"{len(atoms)} atoms",
-        f"{len(set(types) | {1, 2})} atom types",
+        f"{max(count, *types)} atom types",
         f"0 {ax:.16g} xlo xhi",
         f"0 {by:.16g} ylo yhi",
         f"0 {cz:.16g} zlo zhi",
@@ -78,6 +82,7 @@ def write_data(path: Path, atoms: Atoms, ids: Sequence[int], types: Sequence[int
 
 
 def parse(folder: Path, output: str, ids: Sequence[int], volume: float) -> Result:
+    """Read what `REPORT` printed and dumped."""
     values = {}
     for line in output.splitlines():
         word, *numbers = line.split()[:7] or [""]
@@ -97,10 +102,11 @@ def parse(folder: Path, output: str, ids: Sequence[int], volume: float) -> Resul
 
 
 class Lammps:
-    """A folder in which LAMMPS runs."""
+    """A folder in which LAMMPS runs; atom types are the ``elements`` in this order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elements: Sequence[str] = ELEMENTS) -> None:
         self.folder = folder
+        self.elements = list(elements)
 
     def run(self, script: str, ranks: int = 1, check: bool = True) -> str:
         """Run a script and return all output; with ``check`` a failure of LAMMPS fails the test."""
@@ -131,16 +137,19 @@ class Lammps:
         before_data: str = "",
     ) -> str:
         """Write the data file; return the script up to the pair style."""
-        kinds = types or [ELEMENTS.index(symbol) + 1 for symbol in atoms.symbols]
-        write_data(self.folder / "system.data", atoms, ids or range(1, len(atoms) + 1), kinds)
+        kinds = types or [self.elements.index(symbol) + 1 for symbol in atoms.symbols]
+        write_data(self.folder / "system.data", atoms, ids or range(1, len(atoms) + 1), kinds, len(self.elements))
         boundary = " ".join("p" if periodic else "f" for periodic in atoms.pbc)
-        return SETUP.format(units=units, newton=newton, boundary=boundary, before_data=before_data) + STYLE.format(
-            style=style, coeff=coeff or f"pair_coeff * * {model} C H"
+        masses = "\n".join(
+            f"mass {k} {atomic_masses[atomic_numbers[element]]:.3f}" for k, element in enumerate(self.elements, start=1)
         )
+        setup = SETUP.format(units=units, newton=newton, boundary=boundary, before_data=before_data, masses=masses)
+        return setup + STYLE.format(style=style, coeff=coeff or f"pair_coeff * * {model} {' '.join(self.elements)}")
 
     def single_point(
         self, atoms: Atoms, model: Path, *, ids: Sequence[int] | None = None, ranks: int = 1, **options: str
     ) -> Result:
+        """Energy, forces, virial and spread of one configuration; ``options`` as those of `script`."""
         output = self.run(self.script(atoms, model, ids=ids, **options) + REPORT, ranks)  # type: ignore[arg-type]
         return parse(self.folder, output, ids or range(1, len(atoms) + 1), atoms.get_volume())
 
@@ -149,7 +158,7 @@ def random_atoms(count: int, cell: object, periodic: bool, seed: int = 7) -> Ato
     """Atoms of both elements at random places, none closer than 0.7 Å to another."""
     rng = np.random.default_rng(seed)
     box = Atoms(cell=cell, pbc=periodic)
-    places: list[np.ndarray] = []
+    places: list[NDArray[np.float64]] = []
     while len(places) < count:
         place = rng.uniform(0.05, 0.95, 3) @ box.cell.array
         trial = Atoms("H" * (len(places) + 1), [*places, place], cell=cell, pbc=periodic)
