@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     code = detail["type"]
     location = _strip(detail["loc"], raw, keep_last=code == "missing")
     key_path = (*prefix, *location)
-    parent, description = _describe(schema, location)
+    parent, description = _describe(schema, location, raw)
     if code == "missing":
         return Problem(key_path, _ABSENT, "this key is missing", f"add it ({description or 'it has no default'})")
     value = value_at(raw, location)
@@ -141,7 +141,7 @@ def _strip(location: tuple[str | int, ...], raw: Any, keep_last: bool) -> KeyPat
     return tuple(path)
 
 
-def _describe(schema: type[BaseModel], location: KeyPath) -> tuple[type[BaseModel] | None, str]:
+def _describe(schema: type[BaseModel], location: KeyPath, raw: Any) -> tuple[type[BaseModel] | None, str]:
     """The class that the last key of ``location`` belongs to, and the key's own description."""
     parent: type[BaseModel] | None = schema
     description = ""
@@ -152,18 +152,23 @@ def _describe(schema: type[BaseModel], location: KeyPath) -> tuple[type[BaseMode
             return parent if index == len(location) - 1 and not isinstance(part, int) else None, description
         description = (field.description or "").rstrip(".")
         if index < len(location) - 1:
-            parent = _model_in(field.annotation)
+            parent = _model_in(field.annotation, value_at(raw, location[: index + 1]))
     return parent, description
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic class in an annotation such as ``Rupture | None``."""
+def _model_in(annotation: Any, value: Any) -> type[BaseModel] | None:
+    """The pydantic class in an annotation such as ``Rupture | None``; of several, the one of the value's ``kind``."""
+    models = list(_models_in(annotation))
+    kind = value.get("kind") if isinstance(value, dict) else None
+    same = (m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind)
+    return next(same, models[0] if models else None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        yield annotation
     for argument in getattr(annotation, "__args__", ()):
-        if (model := _model_in(argument)) is not None:
-            return model
-    return None
+        yield from _models_in(argument)
 
 
 def _show(value: Any) -> str:

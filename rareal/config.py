@@ -70,8 +70,15 @@ KINDS: dict[str, Kinds] = {
     "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
     "initial": Kinds({"md": "rareal.sampling.initial"}),
     "model": Kinds({"ani": "rareal.models.ani"}),
-    "training": Kinds({"committee": "rareal.training.committee"}),
-    "split": Kinds({"inherited": "rareal.data.split:InheritedConfig", "random": "rareal.data.split:RandomConfig"}),
+    "training": Kinds({"committee": "rareal.training.config"}),
+    "split": Kinds(
+        {
+            "inherited": "rareal.data.split:InheritedConfig",
+            "random": "rareal.data.split:RandomConfig",
+            "kfold": "rareal.data.split:KFoldConfig",
+            "alternating": "rareal.data.split:AlternatingConfig",
+        }
+    ),
     "sampler": Kinds({"steered": "rareal.sampling.steered"}),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),

@@ -80,6 +80,7 @@ class Loop:
             trajectories, sample_s = self.drive(number, trained.model)
             findings, label_s = self.check(number, trained.model, trajectories)
             row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
+            row["training_overlap"] = trained.training_overlap
             converged = self.converged(row)
             last = converged or number + 1 == self.config.rounds or self.budget < self.config.check.path_frames
             if not last:
@@ -107,7 +108,7 @@ class Loop:
 
     def train(self, number: int) -> tuple[Trained, float]:
         """Fit the committee to all labels, starting from the last one."""
-        stage = self.run.stage(number, "train")
+        stage = self.run.stage(number, "train", keep=True)  # a training goes on where it was
         previous = self.trained
         if not stage.done:
             best = previous.best if previous else None
@@ -121,6 +122,8 @@ class Loop:
                 )  # fmt: skip
             stage.finish(frames=len(self.data))
         self.trained = self.stages.trainer.load(stage.folder)
+        for note in self.trained.notes:
+            self.display.note(note)
         return self.trained, stage.seconds
 
     def drive(self, number: int, model: Path) -> tuple[list[Trajectory], float]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 EnergyForces = Callable[[Frame], tuple[float, Array]]
 """A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame."""
@@ -61,6 +66,100 @@ class Selector(Protocol):
         self, trajectories: Sequence[Trajectory], threshold: float, count: int, rng: np.random.Generator
     ) -> list[tuple[int, int]]:
         """At most ``count`` pairs (index of the trajectory, row in it)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What a model shall predict for F frames of one composition.
+
+    Attributes
+    ----------
+    energies : [F] eV, without what is added outside the model (self-energies, repulsion).
+    forces : [F, N, 3] eV/Å.
+    weights : [F] of the frames in the loss; 1 is usual.
+    """
+
+    energies: Tensor
+    forces: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+
+class Features(Protocol):
+    """What a model computes once of frames of one composition (the same atomic numbers in the same order)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Any:
+        """A mini-batch: what the model is called with. ``index`` [B] int64 on the CPU."""
+        ...
+
+    def to(self, device: torch.device) -> Features:
+        """The same on the device where the model is."""
+        ...
+
+
+class Model(Protocol):
+    """A committee of one architecture, as training and export see it; `rareal.models` has the implementations.
+
+    Attributes
+    ----------
+    architecture : its name.
+    layers : message-passing layers; 0 where an atom's energy depends on its neighbours within the cutoff alone.
+    members : of the committee, each with weights of its own.
+    elements : chemical symbols, in the order of the species.
+    cutoff : Å.
+    """
+
+    architecture: str
+    layers: int
+    members: int
+    elements: tuple[str, ...]
+
+    @property
+    def cutoff(self) -> float: ...
+
+    def prepare(self, frames: Sequence[Frame], memory: int | None = None) -> Features:
+        """Features of frames of one composition. What does not fit ``memory`` [bytes] is computed when needed."""
+        ...
+
+    def standardise(self, features: Sequence[Any], targets: Sequence[Targets]) -> list[Any]:
+        """Fit the scales of input and output to the data while the function stays the same; the features to train on.
+
+        All on the CPU. Frames of weight below 1 must not set a scale: their labels may be wrong.
+        """
+        ...
+
+    def features(self, frames: Sequence[Frame]) -> Any:
+        """What the model is called with for frames of one composition, outside training."""
+        ...
+
+    def parameters(self) -> Iterator[Any]: ...
+
+    def member_parameters(self, member: int) -> list[Tensor]:
+        """Views of one member's weights, always in the same order; writing to them changes the member."""
+        ...
+
+    def __call__(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Energies [M, B] eV, without self-energies and repulsion, and forces [M, B, N, 3] eV/Å."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+    def to(self, device: Any) -> Any: ...
+
+    def export(self, dtype: torch.dtype) -> torch.jit.ScriptModule:
+        """The TorchScript committee of the model-file contract."""
         ...
 
 

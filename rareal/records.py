@@ -60,10 +60,11 @@ class FailedLabel:
 
 @dataclass(frozen=True, eq=False)
 class LabeledFrame:
-    """A frame with its label: one row of a data set."""
+    """A frame with its label: one row of a data set. ``weight`` is its weight in the loss."""
 
     frame: Frame
     label: Label
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,8 @@ class Trained:
     model : its model file, in the folder of its training.
     mask : [M, F] True where a member learnt from a frame.
     best : member with the lowest MAE of force components over the whole data set (rare-events paper, 2.3).
-    energy_mae, force_mae : of each member over the whole data set, eV and eV/Å.
+    energy_mae, force_mae : of each member over the whole data set, eV and eV/Å, by the frames' weights.
+    notes : what the user should know of the training: labels that were softened, divergence.
     """
 
     model: Path
@@ -83,6 +85,14 @@ class Trained:
     best: int
     energy_mae: tuple[float, ...]
     force_mae: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def training_overlap(self) -> float:
+        """Mean over pairs of members of |A ∩ B| / |A ∪ B| of their training sets: 1 means no diversity is left."""
+        members = len(self.mask)
+        pairs = [(self.mask[a], self.mask[b]) for a in range(members) for b in range(a + 1, members)]
+        return float(np.mean([np.sum(a & b) / max(1, np.sum(a | b)) for a, b in pairs]))
 
 
 @dataclass(frozen=True, eq=False)

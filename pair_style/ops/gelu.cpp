@@ -1,4 +1,5 @@
-// GELU with its first two derivatives in one pass, for training with forces in the loss.
+// GELU with its first two derivatives in one pass, and its part of the derivative of a derivative, for training with
+// forces in the loss.
 //
 // GELU(z) = z Phi(z);  GELU' = Phi + z phi;  GELU'' = (2 - z^2) phi, with the normal distribution Phi and density phi.
 // One exponential serves all three: erf(x) = 1 - P(t) exp(-x^2), t = 1 / (1 + p x), Abramowitz and Stegun 7.1.26, whose
@@ -55,9 +56,35 @@ std::tuple<Tensor, Tensor, Tensor> gelu_derivatives(const Tensor &input)
   return {value, slope, curvature};
 }
 
+RAREAL_CLONES void adjoint_range(float *adjoint, const float *slope, const float *tangent, const float *back,
+                                 const float *curvature, int64_t count)
+{
+  for (int64_t k = 0; k < count; ++k)
+    adjoint[k] = adjoint[k] * slope[k] + tangent[k] * back[k] * curvature[k];
+}
+
+// adjoint <- adjoint slope + tangent back curvature, the reverse pass through one activation and its tangent.
+Tensor gelu_adjoint_(Tensor adjoint, const Tensor &slope, const Tensor &tangent, const Tensor &back_,
+                     const Tensor &curvature)
+{
+  const Tensor back = back_.contiguous();
+  for (const Tensor &t : {adjoint, slope, tangent, back, curvature})
+    TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.numel() == adjoint.numel(),
+                "gelu_adjoint_: contiguous single precision of one shape");
+  float *a = adjoint.mutable_data_ptr<float>();
+  const float *s = slope.const_data_ptr<float>(), *t = tangent.const_data_ptr<float>();
+  const float *b = back.const_data_ptr<float>(), *c = curvature.const_data_ptr<float>();
+  at::parallel_for(0, adjoint.numel(), 16384, [&](int64_t first, int64_t last) {
+    adjoint_range(a + first, s + first, t + first, b + first, c + first, last - first);
+  });
+  return adjoint;
+}
+
 }    // namespace
 
 TORCH_LIBRARY_FRAGMENT(rareal, library)
 {
   library.def("gelu_derivatives(Tensor z) -> (Tensor, Tensor, Tensor)", &gelu_derivatives);
+  library.def("gelu_adjoint_(Tensor(a!) adjoint, Tensor slope, Tensor tangent, Tensor back, Tensor curvature) "
+              "-> Tensor(a!)", &gelu_adjoint_);
 }

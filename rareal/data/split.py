@@ -1,4 +1,9 @@
-"""Which member learns from which frame: random anew every round, or inherited (rare-events paper, 2.3.6)."""
+"""Which member learns from which frame.
+
+random : anew in every round. inherited : as the best member's, new frames at random (rare-events paper, 2.3.6).
+kfold : every member validates on a fold of its own. alternating : new frames go to training and validation by turns,
+the same for all members (aims-PAX, A 3 c).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,21 @@ class InheritedConfig(Section):
     train_fraction: float = Field(0.8, gt=0, lt=1, description="Share of the new frames a member learns from.")
 
 
-Config = RandomConfig | InheritedConfig
+class KFoldConfig(Section):
+    """The frames are dealt to folds; member m validates on fold m mod k and learns from the others."""
+
+    kind: Literal["kfold"] = "kfold"
+    folds: int | None = Field(None, ge=2, description="Number of folds; as many as members if empty.")
+
+
+class AlternatingConfig(Section):
+    """Every member draws the initial data's split; new frames go to training and validation by turns, for all alike."""
+
+    kind: Literal["alternating"] = "alternating"
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="Share of the frames a member learns from.")
+
+
+Config = RandomConfig | InheritedConfig | KFoldConfig | AlternatingConfig
 
 
 def split(
@@ -50,23 +69,38 @@ def split(
     DatasetError
         If there are too few frames for every member to have both training and validation frames.
     """
-    old = 0 if previous is None or config.kind == "random" else previous.shape[1]
-    if count - old and count < 2:
+    old = np.empty((members, 0), dtype=bool)
+    if previous is not None and config.kind != "random":
+        old = np.tile(previous[best or 0], (members, 1)) if config.kind == "inherited" else previous
+    new, first = count - old.shape[1], not old.shape[1]
+    if isinstance(config, KFoldConfig):
+        added = folded(config.folds or members, new, members, old.shape[1], rng)
+    elif isinstance(config, AlternatingConfig) and not first:
+        added = np.tile(by_turns(config.train_fraction, old.shape[1], count), (members, 1))
+    else:
+        added = drawn(config.train_fraction, new, members, first, rng)
+    return np.concatenate([old, added], axis=1)
+
+
+def drawn(fraction: float, count: int, members: int, alone: bool, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Every member draws its share; where there are no other frames (``alone``) it keeps one of each sort."""
+    if alone and count < 2:
         raise DatasetError("a data set of one frame cannot be split into training and validation")
-    mask = np.empty((members, count), dtype=bool)
-    if old and previous is not None:
-        mask[:, :old] = previous[best or 0]
-    for member in range(members):
-        new = count - old
-        share = round(config.train_fraction * new)
-        if not old:
-            share = min(max(share, 1), new - 1)
-        mask[member, old:] = rng.permutation(new) < share
-    return mask
+    share = round(fraction * count)
+    if alone:
+        share = min(max(share, 1), count - 1)
+    return np.array([rng.permutation(count) < share for _ in range(members)], dtype=bool).reshape(members, count)
 
 
-def overlap(mask: NDArray[np.bool_]) -> float:
-    """Mean over pairs of members of |A ∩ B| / |A ∪ B| of their training sets: 1 means no diversity is left."""
-    members = len(mask)
-    pairs = [(a, b) for a in range(members) for b in range(a + 1, members)]
-    return float(np.mean([np.sum(mask[a] & mask[b]) / max(1, np.sum(mask[a] | mask[b])) for a, b in pairs]))
+def folded(folds: int, count: int, members: int, dealt: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Deal frames to folds of equal size, going on after the ``dealt`` ones; a member learns not from its own fold."""
+    if dealt + count < folds:
+        raise DatasetError(f"a data set of {dealt + count} frames cannot be dealt to {folds} folds; lower split.folds")
+    fold = (dealt + rng.permutation(count)) % folds
+    return np.array([fold != member % folds for member in range(members)], dtype=bool).reshape(members, count)
+
+
+def by_turns(fraction: float, start: int, stop: int) -> NDArray[np.bool_]:
+    """Training or validation of frames ``start`` to ``stop``, evenly interleaved; goes on where it ended."""
+    validated = np.floor(np.arange(start, stop + 1) * (1.0 - fraction) + 1e-9)
+    return np.asarray(np.diff(validated) == 0)

@@ -19,18 +19,52 @@ from torch import Tensor, nn
 from rareal.plugin import load_ops
 
 
+def native(tensor: Tensor) -> bool:
+    """Whether the native operators for training are made for this tensor."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
 def gelu_derivatives(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """GELU(z) = z Φ(z), its first and its second derivative: Φ + zφ and (2 − z²) φ.
 
     In single precision on the CPU a native operator makes one pass of it.
     """
-    if z.dtype == torch.float32 and z.device.type == "cpu":
+    if native(z):
         derivatives: tuple[Tensor, Tensor, Tensor] = torch.ops.rareal.gelu_derivatives(z)
         return derivatives
     cdf = torch.erf(z * math.sqrt(0.5)).add_(1.0).mul_(0.5)
     square = z * z
     pdf = torch.exp(square * -0.5).mul_(1.0 / math.sqrt(2.0 * math.pi))
     return z * cdf, torch.addcmul(cdf, z, pdf), square.neg_().add_(2.0).mul_(pdf)
+
+
+def through_activation(adjoint: Tensor, slope: Tensor, tangent: Tensor, back: Tensor, curvature: Tensor) -> Tensor:
+    """adjoint·slope + tangent·back·curvature; overwrites ``adjoint`` where a native operator makes one pass of it."""
+    if native(adjoint):
+        result: Tensor = torch.ops.rareal.gelu_adjoint_(adjoint, slope, tangent, back, curvature)
+        return result
+    return torch.addcmul(adjoint * slope, tangent * back, curvature)
+
+
+class JacobianProduct(torch.autograd.Function):
+    """Cotangents [M, B, R] times the Jacobian [R, K] of each frame: [M, B, K]. The Jacobians are data."""
+
+    @staticmethod
+    def forward(ctx: Any, cotangents: Tensor, *jacobians: Tensor) -> Tensor:
+        ctx.save_for_backward(*jacobians)
+        if native(cotangents):
+            result: Tensor = torch.ops.rareal.jacobian_product(cotangents, jacobians)
+            return result
+        return torch.stack([torch.mm(c, j) for c, j in zip(cotangents.unbind(1), jacobians, strict=True)], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *adjoints: Tensor) -> tuple[Tensor | None, ...]:
+        jacobians = ctx.saved_tensors
+        if native(adjoints[0]):
+            result = torch.ops.rareal.jacobian_product_transposed(adjoints[0], jacobians)
+        else:
+            result = torch.stack([torch.mm(g, j.T) for g, j in zip(adjoints[0].unbind(1), jacobians, strict=True)], 1)
+        return (result, *(None for _ in jacobians))
 
 
 class EnergyGradient(torch.autograd.Function):
@@ -85,10 +119,10 @@ class EnergyGradient(torch.autograd.Function):
         ]
         adjoint = grad * weights[-1].transpose(1, 2)
         for k in reversed(range(depth - 1)):
-            adjoint = torch.addcmul(adjoint * slopes[k], inner[k].mul_(backs[k]), curvatures[k])
+            adjoint = through_activation(adjoint, slopes[k], inner[k], backs[k], curvatures[k])
             gradients.append(adjoint.sum(1, keepdim=True))
             product = torch.bmm(activations[k].transpose(1, 2), adjoint)
-            gradients.append(torch.baddbmm(product, tangents[k].transpose(1, 2), deltas[k]))
+            gradients.append(product.baddbmm_(tangents[k].transpose(1, 2), deltas[k]))
             if k > 0:
                 adjoint = torch.bmm(adjoint, weights[k].transpose(1, 2))
         return (None, *reversed(gradients))

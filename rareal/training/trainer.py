@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,52 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from rareal.errors import TrainingError
-from rareal.protocols import Progress
-from rareal.records import LabeledFrame, Trained
-from rareal.training.committee import Config, Fit, Group, fit, groups_of, self_energies
+from rareal.files import read_json, write_csv, write_json, write_npz
+from rareal.protocols import Model, Progress
+from rareal.records import Array, LabeledFrame, Trained
+from rareal.training.checkpoint import Checkpoint
+from rareal.training.config import Config
+from rareal.training.fit import fit
+from rareal.training.groups import Repulsion, groups_of, without_repulsion
+from rareal.training.outliers import describe, frame_weights, self_energies
+from rareal.training.validation import whole_set_errors
 
 MODEL, CHECKPOINT, SUMMARY, CURVE, SPLIT = (
     "model.pt", "checkpoint.pt", "training.json", "learning_curve.csv", "split.npz",
 )  # fmt: skip
+OPTIMIZER = "optimizer.pt"
+UNFINISHED = "progress.pt"
 
-BuildModel = Callable[[Sequence[str], Sequence[int]], Any]
-"""(elements, one seed per member) -> an untrained `TrainableModel`."""
+BuildModel = Callable[[Sequence[str], Sequence[int]], Model]
+"""(elements, one seed per member) -> an untrained committee."""
 
 WriteModel = Callable[..., Any]
 """`rareal.export.modelfile.write`."""
 
 
 class CommitteeTrainer:
-    """Trains committees of one model kind; knows models only through what it is given."""
+    """Trains committees of one model kind; knows models only through what it is given.
+
+    Parameters
+    ----------
+    repulsion : a fixed potential that the committee comes on top of, or None.
+    """
 
     def __init__(
-        self, config: Config, elements: Sequence[str], build: BuildModel, write: WriteModel, dtype: str
+        self,
+        config: Config,
+        elements: Sequence[str],
+        build: BuildModel,
+        write: WriteModel,
+        dtype: str,
+        repulsion: Repulsion | None = None,
     ) -> None:
         self.config = config
         self.elements = tuple(elements)
         self.build = build
         self.write = write
         self.dtype = dtype
+        self.repulsion = repulsion
 
     def train(
         self,
@@ -56,6 +74,8 @@ class CommitteeTrainer:
     ) -> Trained:
         """Train on ``data`` with the split ``mask`` [M, F] and leave model, checkpoint and curve in ``folder``.
 
+        A training that was killed goes on where it was if everything that determines it is the same.
+
         Parameters
         ----------
         previous : folder of the last round's training to start from, or None.
@@ -64,90 +84,177 @@ class CommitteeTrainer:
         Raises
         ------
         TrainingError
-            If a label is not finite, or training diverges.
+            If a label is not finite, a member has nothing to learn from or to validate on, there is no such device,
+            or training diverges.
         """
-        self._check(data)
-        with threads(self.config.threads or os.cpu_count() or 1):
+        config = self.config
+        _check(data, mask)
+        device = choose_device(config.device)
+        for torn in folder.glob(".*.tmp"):  # of a training that was killed while it wrote
+            torn.unlink()
+        labels = without_repulsion(data, self.repulsion)
+        weights = frame_weights(config.outliers, labels, self.elements)
+        with threads(config.threads or os.cpu_count() or 1), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds[-1])
             model = self.build(self.elements, seeds[:-1])
-            energies = self._start(model, data, previous)
+            energies = self._start(model, labels, weights, previous)
+            key = _key(config, data, weights, mask, seeds, energies, model, content_hash)
             shift = {atomic_numbers[e]: float(value) for e, value in zip(self.elements, energies, strict=True)}
-            groups = groups_of(model, data, mask, shift)
-            outcome = fit(model, groups, self.config, np.random.default_rng(seeds[-1]), progress)
+            groups = groups_of(model, labels, mask, shift, weights, int(config.memory))
+            model.to(device)
+            groups = [group.to(device) for group in groups]
+            checkpoint = Checkpoint(folder / UNFINISHED, key, config.checkpoint_every)
+            outcome = fit(
+                model,
+                groups,
+                config,
+                np.random.default_rng(seeds[-1]),
+                epochs=config.epochs if previous is None else config.round_epochs or config.epochs,
+                optimizer=self._kept_optimizer(previous),
+                checkpoint=checkpoint,
+                watch=lambda history: write_csv(folder / CURVE, history),
+                progress=progress,
+            )
+            energy_mae, force_mae = whole_set_errors(model, groups)
+            trained = Trained(
+                folder / MODEL,
+                mask,
+                int(np.argmin(force_mae)),
+                tuple(energy_mae),
+                tuple(force_mae),
+                (*describe(data, weights), *outcome.notes),
+            )
+            model.to(torch.device("cpu"))
             torch.save(
                 {"weights": model.state_dict(), "self_energies": torch.from_numpy(energies)}, folder / CHECKPOINT
             )
-            first = data[0].frame
-            spread = (f.frame for f in data[:: max(1, len(data) // 4)])
-            check = [frame for frame in spread if np.array_equal(frame.numbers, first.numbers)]
-            summary = self._summarise(model, groups, outcome, mask, folder)
-            self.write(
-                model,
-                folder / MODEL,
-                energies.tolist(),
-                dtype=self.dtype,
-                dataset_hash=content_hash,
-                best_member=summary["best"],
-                check=check,
-            )
-            return self.load(folder)
+            if config.keep_optimizer:
+                torch.save(outcome.optimizer, folder / OPTIMIZER)
+            self._release(model, trained, data, energies, content_hash)
+        write_npz(folder / SPLIT, train=mask)
+        write_json(
+            folder / SUMMARY,
+            {
+                "best": trained.best,
+                "energy_mae_eV": trained.energy_mae,
+                "force_mae_eV_A": trained.force_mae,
+                "validation": [errors._asdict() for errors in outcome.members],
+                "training_overlap": trained.training_overlap,
+                "softened": int(np.sum(weights < [f.weight for f in data])),
+                "notes": trained.notes,
+                "epochs": outcome.epochs,
+                "seconds": outcome.seconds,
+                "device": str(device),
+            },
+        )
+        checkpoint.remove()
+        return trained
 
     def load(self, folder: Path) -> Trained:
         """What a finished training left in ``folder``."""
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = read_json(folder / SUMMARY)
         with np.load(folder / SPLIT) as archive:
             mask = archive["train"]
         return Trained(
-            folder / MODEL, mask, summary["best"], tuple(summary["energy_mae_eV"]), tuple(summary["force_mae_eV_A"])
+            folder / MODEL,
+            mask,
+            summary["best"],
+            tuple(summary["energy_mae_eV"]),
+            tuple(summary["force_mae_eV_A"]),
+            tuple(summary["notes"]),
         )
 
-    def _check(self, data: Sequence[LabeledFrame]) -> None:
-        for k, labeled in enumerate(data):
-            if not (np.isfinite(labeled.label.energy) and np.isfinite(labeled.label.forces).all()):
-                raise TrainingError(
-                    f"label {k} (round {labeled.frame.round}, {labeled.frame.origin}) is not finite; remove it"
-                )
-
-    def _start(self, model: Any, data: Sequence[LabeledFrame], previous: Path | None) -> NDArray[np.float64]:
+    def _start(
+        self, model: Model, data: Sequence[LabeledFrame], weights: Array, previous: Path | None
+    ) -> NDArray[np.float64]:
         """Self-energies [eV]: fitted in the first round, then kept, so that the networks' target stays the same."""
         if previous is None:
-            return self_energies(data, self.elements)
+            return self_energies(data, self.elements, weights)
         checkpoint = torch.load(previous / CHECKPOINT, weights_only=True)
         if self.config.warm_start:
             model.load_state_dict(checkpoint["weights"])
         kept: NDArray[np.float64] = checkpoint["self_energies"].numpy()
         return kept
 
-    def _summarise(
-        self, model: Any, groups: Sequence[Group], outcome: Fit, mask: NDArray[np.bool_], folder: Path
-    ) -> dict[str, Any]:
-        energy_mae, force_mae = whole_set_errors(model, groups)
-        summary = {
-            "best": int(np.argmin(force_mae)),
-            "energy_mae_eV": energy_mae,
-            "force_mae_eV_A": force_mae,
-            "validation": [asdict(e) for e in outcome.members],
-            "seconds": outcome.seconds,
-        }
-        (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
-        np.savez_compressed(folder / SPLIT, train=mask)
-        with open(folder / CURVE, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(outcome.history[0]))
-            writer.writeheader()
-            writer.writerows(outcome.history)
-        return summary
+    def _kept_optimizer(self, previous: Path | None) -> dict[str, Any] | None:
+        """The optimizer's state at the end of the round before, None where it starts anew."""
+        if previous is None or not self.config.keep_optimizer:
+            return None
+        state: dict[str, Any] = torch.load(previous / OPTIMIZER, weights_only=True, map_location="cpu")
+        return state
+
+    def _release(
+        self, model: Model, trained: Trained, data: Sequence[LabeledFrame], energies: Array, content_hash: str
+    ) -> None:
+        """Write the model file, checked on some frames of the first one's composition."""
+        first = data[0].frame
+        spread = (f.frame for f in data[:: max(1, len(data) // 4)])
+        below = {} if self.repulsion is None else {"repulsion": self.repulsion}
+        self.write(
+            model,
+            trained.model,
+            energies.tolist(),
+            dtype=self.dtype,
+            dataset_hash=content_hash,
+            best_member=trained.best,
+            check=[frame for frame in spread if np.array_equal(frame.numbers, first.numbers)],
+            **below,
+        )
 
 
-@torch.no_grad()
-def whole_set_errors(model: Any, groups: Sequence[Group]) -> tuple[list[float], list[float]]:
-    """MAE of every member over training and validation frames together: energy [eV], force components [eV/Å]."""
-    energy_sum, force_sum, frames = torch.zeros(model.members), torch.zeros(model.members), 0
-    for group in groups:
-        for index in torch.arange(len(group.energies)).split(256):
-            energy, forces = model(group.features.batch(index))
-            energy_sum += (energy - group.energies[index]).abs().sum(1)
-            force_sum += (forces - group.forces[index]).abs().mean((2, 3)).sum(1)
-            frames += len(index)
-    return (energy_sum / frames).tolist(), (force_sum / frames).tolist()
+def _check(data: Sequence[LabeledFrame], mask: NDArray[np.bool_]) -> None:
+    for k, labeled in enumerate(data):
+        if not (np.isfinite(labeled.label.energy) and np.isfinite(labeled.label.forces).all()):
+            raise TrainingError(
+                f"label {k} (round {labeled.frame.round}, {labeled.frame.origin}) is not finite; remove it"
+            )
+    counts = np.array([f.weight > 0 for f in data])
+    for member, row in enumerate(mask):
+        for frames, purpose in ((row, "learn from"), (~row, "validate on")):
+            if not (frames & counts).any():
+                raise TrainingError(f"member {member} has no frame to {purpose}; change the split, or add frames")
+
+
+def _key(
+    config: Config,
+    data: Sequence[LabeledFrame],
+    weights: Array,
+    mask: NDArray[np.bool_],
+    seeds: Sequence[int],
+    energies: Array,
+    model: Model,
+    content_hash: str,
+) -> str:
+    """Hash of everything that determines a training's result."""
+    digest = hashlib.sha256(f"{config.model_dump_json()} {list(seeds)} {content_hash} {torch.__version__}".encode())
+    for labeled in data:
+        frame, label = labeled.frame, labeled.label
+        for array in (frame.numbers, frame.positions, frame.cell, np.array(frame.pbc), label.forces, label.energy):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    for array in (weights, mask, energies):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, tensor in model.state_dict().items():  # with a warm start, of the round before
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``training.device`` names.
+
+    Raises
+    ------
+    TrainingError
+        If torch sees no such GPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"training.device: {name}: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; "
+            "use auto or cpu, or install a torch with CUDA"
+        )
+    return device
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from torchani.nn import ANINetworks, AtomicNetwork
 from rareal.build import elements_of
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
-from rareal.models.networks import gelu_derivatives
+from rareal.models.ani_network import ANI
+from rareal.models.graphs import species_of
+from rareal.models.networks import BatchedNetwork, gelu_derivatives
 from rareal.neighbours import all_edges
 from rareal.plugin import load_ops
 from rareal.records import Frame
@@ -34,7 +36,7 @@ def frame() -> Frame:
 
 
 @pytest.fixture(scope="module")
-def model(frame: Frame) -> ani.ANI:
+def model(frame: Frame) -> ANI:
     model = ani.build(ani.Config(), elements_of(frame.numbers), range(1, MEMBERS + 1))
     # anything but the trivial standardisation, to see that export folds it in
     model.standardise([model.prepare([shaken(seed=k) for k in range(4)])])
@@ -42,15 +44,15 @@ def model(frame: Frame) -> ani.ANI:
 
 
 @pytest.fixture(scope="module")
-def committee(model: ani.ANI, frame: Frame, tmp_path_factory: pytest.TempPathFactory) -> Committee:
+def committee(model: ANI, frame: Frame, tmp_path_factory: pytest.TempPathFactory) -> Committee:
     path = tmp_path_factory.mktemp("model") / "model.pt"
     write(model, path, [-1.0, -20.0, -3.0], dtype="float64", check=[frame])
     return Committee.load(path)
 
 
-def test_descriptor_equals_torchani(frame: Frame, model: ani.ANI) -> None:
+def test_descriptor_equals_torchani(frame: Frame, model: ANI) -> None:
     computer = AEVComputer(ANIRadial.like_2x(), ANIAngular.like_2x(), num_species=len(model.elements)).double()
-    species = model.species(frame)
+    species = species_of(frame, model.elements)
     expected = computer(species[None], torch.from_numpy(frame.positions)[None])[0]
     index, vectors = all_edges(frame, model.cutoff)
     ours = torch.ops.rareal.aev(species, index, vectors, len(species), *model.parameters_aev.arguments())
@@ -58,11 +60,11 @@ def test_descriptor_equals_torchani(frame: Frame, model: ani.ANI) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 
-def test_energies_equal_torchani_with_the_same_weights(frame: Frame, model: ani.ANI, committee: Committee) -> None:
+def test_energies_equal_torchani_with_the_same_weights(frame: Frame, model: ANI, committee: Committee) -> None:
     ours, _ = committee.energies_forces(frame)
     shift = sum(committee.self_energy[int(z)] for z in frame.numbers)
     computer = AEVComputer(ANIRadial.like_2x(), ANIAngular.like_2x(), num_species=len(model.elements)).double()
-    species = model.species(frame)[None]
+    species = species_of(frame, model.elements)[None]
     aevs = computer(species, torch.from_numpy(frame.positions)[None])
     for member in range(MEMBERS):
         networks = {}
@@ -92,7 +94,7 @@ def test_forces_are_minus_the_gradient(frame: Frame, committee: Committee, atom:
         np.testing.assert_allclose(forces[:, atom, axis], -slope, atol=1e-7)
 
 
-def test_training_model_predicts_what_the_exported_one_does(frame: Frame, model: ani.ANI, committee: Committee) -> None:
+def test_training_model_predicts_what_the_exported_one_does(frame: Frame, model: ANI, committee: Committee) -> None:
     with torch.no_grad():
         energies, forces = model(model.features([frame]))
     expected_energies, expected_forces = committee.energies_forces(frame)
@@ -124,7 +126,7 @@ def test_two_distant_molecules_have_twice_the_energy(frame: Frame, committee: Co
     np.testing.assert_allclose(committee.energies_forces(both)[0], 2 * committee.energies_forces(frame)[0], atol=1e-9)
 
 
-def test_smooth_at_the_cutoff(model: ani.ANI) -> None:
+def test_smooth_at_the_cutoff(model: ANI) -> None:
     """A cosine cutoff meets zero with zero slope: what is left shrinks with the square of the distance."""
 
     def descriptor(distance: float) -> float:
@@ -167,9 +169,9 @@ def test_not_a_number_goes_through_gelu() -> None:
         assert torch.isnan(result).sum() == 20
 
 
-def test_force_loss_gradient_against_autograd(model: ani.ANI, frame: Frame) -> None:
+def test_force_loss_gradient_against_autograd(model: ANI, frame: Frame) -> None:
     """The hand-written derivative of energies and forces equals autograd's through a plain network."""
-    network = ani.BatchedNetwork([AtomicNetwork((5, 7, 6, 1), "gelu", bias=True).double() for _ in range(2)]).double()
+    network = BatchedNetwork([AtomicNetwork((5, 7, 6, 1), "gelu", bias=True).double() for _ in range(2)]).double()
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(4, 5, generator=generator, dtype=torch.float64)
     by_output = torch.randn(2, 4, generator=generator, dtype=torch.float64)

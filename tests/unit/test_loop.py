@@ -50,6 +50,7 @@ class World:
     std: float = 0.1
     committee_error: list[float] = field(default_factory=lambda: [0.0])
     note: str = ""
+    training_notes: tuple[str, ...] = ()
     failing: float = 0.0
     labelled: int = 0
     trained: int = 0
@@ -63,7 +64,8 @@ class World:
         return self.load(folder)
 
     def load(self, folder: Path) -> Trained:
-        return Trained(folder / "model.pt", np.ones((2, 1), dtype=bool), 0, (0.0, 0.0), (0.0, 0.0))
+        mask = np.array([[True, True, False, True], [True, False, True, True]])
+        return Trained(folder / "model.pt", mask, 0, (0.0, 0.0), (0.0, 0.0), self.training_notes)
 
     # committee: wrong by so much per Å of the second bond, round by round
     def surface(self, model: Path) -> Any:
@@ -221,6 +223,23 @@ def test_checked_frames_stay_out_of_the_data_if_asked_to(tmp_path: Path) -> None
     run, _ = loop(World(), tmp_path, rounds=2, join=False)
     run.go()
     assert {f.frame.origin for f in run.data} == {"initial", "selected", "noise"}
+
+
+def test_training_notes_are_shown_and_the_overlap_of_the_training_sets_is_recorded(tmp_path: Path) -> None:
+    run, shown = loop(World(training_notes=("2 of 9 labels cannot be right",)), tmp_path, rounds=1)
+    run.go()
+    assert "2 of 9 labels cannot be right" in shown.notes
+    with open(tmp_path / "rounds.csv", newline="") as stream:
+        assert [float(row["training_overlap"]) for row in csv.DictReader(stream)] == [0.5]
+
+
+def test_an_unfinished_training_keeps_its_folder_and_other_stages_do_not(tmp_path: Path) -> None:
+    for stage in ("train", "sample"):
+        (tmp_path / "round-000" / stage).mkdir(parents=True)
+        (tmp_path / "round-000" / stage / "left").touch()
+    loop(World(), tmp_path, rounds=1)[0].go()
+    assert (tmp_path / "round-000" / "train" / "left").exists()
+    assert not (tmp_path / "round-000" / "sample" / "left").exists()
 
 
 def test_selection_is_tabled(tmp_path: Path) -> None:

@@ -11,37 +11,16 @@ import torch
 from rareal.errors import TrainingError
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
-from rareal.records import Frame, Label, LabeledFrame
-from rareal.training.committee import Config, fit, groups_of, learning_rate, self_energies
-from rareal.training.muon import Muon, orthogonalise
+from rareal.records import Label, LabeledFrame
+from rareal.testing.springs import PairCommittee, Springs
+from rareal.training.config import Config
+from rareal.training.fit import fit
+from rareal.training.groups import groups_of
+from rareal.training.losses import make_loss
 from rareal.training.trainer import CommitteeTrainer
+from rareal.training.validation import validate
 
-NUMBERS = np.array([8, 1, 1])
-REST = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-
-
-def harmonic(positions: np.ndarray) -> tuple[float, np.ndarray]:
-    """A molecule held together by springs between all pairs; total energies far from zero, as an engine's are."""
-    energy, forces = -140.0, np.zeros((3, 3))
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        rest = np.linalg.norm(REST[i] - REST[j])
-        bond = positions[j] - positions[i]
-        length = np.linalg.norm(bond)
-        energy += 10.0 * (length - rest) ** 2
-        force = 20.0 * (length - rest) * bond / length
-        forces[i] += force
-        forces[j] -= force
-    return energy, forces
-
-
-def shaken(count: int, seed: int = 0) -> list[LabeledFrame]:
-    rng = np.random.default_rng(seed)
-    frames = []
-    for _ in range(count):
-        positions = REST + rng.uniform(-0.1, 0.1, (3, 3))
-        energy, forces = harmonic(positions)
-        frames.append(LabeledFrame(Frame(NUMBERS, positions), Label(energy, forces, "springs")))
-    return frames
+shaken = Springs().shaken
 
 
 def trainer(**settings: object) -> CommitteeTrainer:
@@ -54,17 +33,24 @@ def masks(count: int, members: int = 2) -> np.ndarray:
     return np.random.default_rng(1).random((members, count)) < 0.8
 
 
-def test_it_learns_energies_and_forces_of_unseen_frames(tmp_path: Path) -> None:
-    data = shaken(80)
-    trainer(epochs=60).train(data, masks(80), None, tmp_path, [1, 2, 3], "hash")
+def test_a_training_of_seconds_reaches_two_millielectronvolts_and_twenty_per_angstrom(tmp_path: Path) -> None:
+    """80 labels of a molecule whose energies vary by 130 meV and forces by 1.5 eV/Å; frames it has not seen."""
+    trainer(epochs=60).train(shaken(80), masks(80), None, tmp_path, [1, 2, 3], "hash")
     committee = Committee.load(tmp_path / "model.pt")
     test = shaken(20, seed=9)
     energies, forces = zip(*(committee.energies_forces(f.frame) for f in test), strict=True)
     energy_error = np.array(energies).mean(1) - [f.label.energy for f in test]
     force_error = np.array(forces).mean(1) - [f.label.forces for f in test]
-    spread = np.std([f.label.energy for f in test])
-    assert np.abs(energy_error).mean() < 0.1 * spread
-    assert np.abs(force_error).mean() < 0.1 * np.std([f.label.forces for f in test])
+    assert np.abs(energy_error).mean() < 0.002
+    assert np.abs(force_error).mean() < 0.020
+
+
+def test_compositions_are_learnt_together_and_an_element_that_one_lacks_is_left_alone(tmp_path: Path) -> None:
+    water, hydrogen = shaken(60), Springs((1, 1), Springs().rest[:2] * 0.8, -30.0).shaken(40)
+    data = [frame for pair in zip(water, hydrogen, strict=False) for frame in pair] + water[40:]
+    trained = trainer(epochs=40).train(data, masks(100), None, tmp_path, [1, 2, 3], "hash")
+    assert max(trained.energy_mae) < 0.01
+    assert max(trained.force_mae) < 0.1
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
@@ -131,58 +117,23 @@ def test_the_best_epoch_is_kept() -> None:
     assert np.mean([e.loss for e in outcome.members]) <= best * (1 + 1e-6)
 
 
+def test_members_of_separate_modules_keep_their_own_best_epoch() -> None:
+    """Not batched over members: the best weights of each come back by `member_parameters` alone."""
+    data, mask = shaken(24), masks(24)
+    model = PairCommittee(("O", "H"), [1, 2])
+    groups = groups_of(model, data, mask, {8: -100.0, 1: -20.0})
+    config = Config(members=2, epochs=25, batch_size=8, validate_every=1, averaging=0.0, learning_rate=0.05)
+    outcome = fit(model, groups, config, np.random.default_rng(0))
+    for m, kept in enumerate(outcome.members):
+        assert kept.force_mae in [row[f"force_mae_eV_A_{m}"] for row in outcome.history]
+    found = validate(model, groups, make_loss(config.loss))
+    assert found == outcome.members
+    assert outcome.history[-1]["validation_loss"] > 1.01 * np.mean([e.loss for e in found])
+
+
 def test_labels_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     data = shaken(10)
     data[3] = LabeledFrame(data[3].frame, Label(float("nan"), data[3].label.forces, "springs"))
     with pytest.raises(TrainingError, match="label 3 .* is not finite"):
         trainer().train(data, masks(10), None, tmp_path, [1, 2, 3], "hash")
     assert not list(tmp_path.iterdir())
-
-
-def test_divergence_is_said() -> None:
-    data = shaken(20)
-    model = trainer().build(("O", "H"), [1, 2])
-    groups = groups_of(model, data, masks(20), {8: -100.0, 1: -20.0})
-    with pytest.raises(TrainingError, match="training diverged"):
-        fit(model, groups, Config(members=2, epochs=20, learning_rate=1e30), np.random.default_rng(0))
-
-
-def test_self_energies_reproduce_what_composition_explains() -> None:
-    def frame(numbers: list[int], energy: float) -> LabeledFrame:
-        return LabeledFrame(Frame(np.array(numbers), np.zeros((len(numbers), 3))), Label(energy, np.zeros(3), "x"))
-
-    energies = self_energies([frame([6, 1, 1], -42.0), frame([6, 6, 1], -81.0), frame([1, 1], -2.0)], ("C", "H"))
-    np.testing.assert_allclose(energies, [-40.0, -1.0])
-
-
-def test_learning_rate_rises_then_falls() -> None:
-    config = Config(members=2, learning_rate=1e-2, final_learning_rate=1e-4, warmup=0.1)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
-    assert rates[9] == pytest.approx(1e-2)
-    assert rates[0] == pytest.approx(1e-3)
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
-    assert rates[-1] < 2e-4
-
-
-def test_orthogonalisation_brings_singular_values_to_one_member_by_member() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((3, 20, 12), (3, 12, 20)):
-        matrices = torch.randn(shape, generator=generator) * torch.tensor([1e-6, 1.0, 1e6]).view(3, 1, 1)
-        values = torch.linalg.svdvals(orthogonalise(matrices))
-        assert values.min() > 0.5
-        assert values.max() < 1.4
-
-
-def test_muon_minimises_a_quadratic_of_matrices() -> None:
-    generator = torch.Generator().manual_seed(1)
-    target = torch.randn((2, 6, 4), generator=generator)
-    weights = torch.nn.Parameter(torch.zeros(2, 6, 4))
-    bias = torch.nn.Parameter(torch.full((2, 1, 4), 3.0))
-    optimizer = Muon([weights, bias], lr=0.1)
-    for step in range(300):
-        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
-        optimizer.zero_grad()
-        ((weights - target).square().sum() + bias.square().sum()).backward()
-        optimizer.step()
-    assert (weights - target).abs().max() < 0.05
-    assert bias.abs().max() < 0.05
