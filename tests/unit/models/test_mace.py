@@ -50,7 +50,7 @@ def test_energies_and_forces_are_those_of_mace() -> None:
         torch.set_default_dtype(default)
     batch = {k: v for k, v in Batch.from_data_list([data]).to_dict().items() if isinstance(v, torch.Tensor)}
     for k, member in enumerate(committee.networks):
-        expected = member.mace(dict(batch))
+        expected = member.member.mace(dict(batch))
         assert float(energies[k, 0]) == pytest.approx(float(expected["energy"].detach()), abs=1e-9)
         np.testing.assert_allclose(forces[k, 0], expected["forces"].detach(), rtol=0, atol=1e-9)
     assert len(Graph.of(frame, elements, 4.0).vectors) == batch["edge_index"].shape[1]
