@@ -56,7 +56,8 @@ class Member(nn.Module):
 
     Parameters
     ----------
-    mace : with atomic numbers among which the ``elements`` are; it is compiled in place.
+    mace : with atomic numbers among which the ``elements`` are. It is compiled in place, and its energies of isolated
+        atoms are set to zero: rareal has self-energies of its own, which would drown the others in float32.
     elements : chemical symbols in the order of rareal's species.
     """
 
@@ -66,6 +67,7 @@ class Member(nn.Module):
         super().__init__()
         jit = importlib.import_module("e3nn.util.jit")
         table = mace.atomic_numbers.tolist()
+        mace.atomic_energies_fn.atomic_energies.zero_()
         # e3nn knows which of its modules TorchScript can only trace
         with quiet():
             self.mace = jit.compile(mace)
@@ -90,14 +92,18 @@ class Member(nn.Module):
         }
         energies = self.mace(data, compute_force=False)["node_energy"]
         assert energies is not None
-        alone = self.mace.atomic_energies_fn(kinds)[:, 0]
-        result: Tensor = (energies - alone)[:n_local].to(edge_vec.dtype)
+        # in float32 MACE adds up in float64
+        result: Tensor = energies[:n_local].to(edge_vec.dtype)
         return result
 
 
-def build(
+def build(elements: Sequence[str], seed: int, cutoff: float, layers: int, **options: Any) -> Member:
+    """An untrained member with ``layers`` interactions; ``options`` are those of `network`."""
+    return Member(network(elements, cutoff, layers, **options), elements)
+
+
+def network(
     elements: Sequence[str],
-    seed: int,
     cutoff: float,
     layers: int,
     *,
@@ -109,15 +115,15 @@ def build(
     num_polynomial_cutoff: int = 5,
     avg_num_neighbors: float = 12.0,
     scale: float = 1.0,
-) -> Member:
-    """An untrained ScaleShiftMACE; the names are mace-torch's, its command line has their meaning.
+) -> Any:
+    """An untrained ``ScaleShiftMACE``; the names are those of mace-torch's command line, which has their meaning.
 
-    ``layers`` interactions; ``channels`` features of each order up to ``max_L``; ``scale`` multiplies the energies, eV.
+    ``channels`` features of each order up to ``max_L``; ``scale`` multiplies the energies, eV.
     """
     modules, o3 = package(), importlib.import_module("e3nn.o3")
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     with quiet():
-        mace = modules.ScaleShiftMACE(
+        return modules.ScaleShiftMACE(
             atomic_inter_scale=scale,
             atomic_inter_shift=0.0,
             r_max=cutoff,
@@ -136,4 +142,3 @@ def build(
             atomic_numbers=sorted(atomic_numbers[element] for element in elements),
             correlation=correlation,
         )
-    return Member(mace, elements)

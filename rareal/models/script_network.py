@@ -114,6 +114,24 @@ def check_member(name: str, member: nn.Module, elements: int, cutoff: float) -> 
         raise ConfigError(f"model: the energies of {name} do not depend on edge_vec, there would be no forces")
 
 
+class WithOffsets(nn.Module):
+    """A member and an energy per element, from zero, to be trained with it.
+
+    rareal's self-energies are fitted to labels of whole molecules and so contain the mean energy of their bonds, of
+    which a module from elsewhere has an idea of its own.
+    """
+
+    def __init__(self, member: nn.Module, elements: int) -> None:
+        super().__init__()
+        self.member = member
+        self.offsets = nn.Parameter(torch.zeros(elements, dtype=next(member.parameters()).dtype))
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> Tensor:
+        """Atomic energies [n_local]."""
+        energies: Tensor = self.member(species, edge_index, edge_vec, n_local)
+        return energies + self.offsets[species[:n_local]]
+
+
 class ScriptCommittee(nn.Module):
     """A committee of modules that have nothing to do with each other; the Model protocol."""
 
@@ -129,7 +147,7 @@ class ScriptCommittee(nn.Module):
         self.members = len(members)
         self.cutoff = cutoff
         self.layers = layers
-        self.networks = nn.ModuleList(members)
+        self.networks = nn.ModuleList([WithOffsets(member, len(elements)) for member in members])
 
     def member_parameters(self, member: int) -> list[Tensor]:
         """Views of one member's weights."""

@@ -15,8 +15,8 @@ class Morse(nn.Module):
         super().__init__()
         pairs = (elements, elements)
         self.cutoff = cutoff
-        self.depth = nn.Parameter(0.2 + 0.1 * torch.rand(pairs))
-        self.length = nn.Parameter(1.2 + 0.3 * torch.rand(pairs))
+        self.depth = nn.Parameter(3.0 + 2.0 * torch.rand(pairs))
+        self.length = nn.Parameter(1.0 + 0.3 * torch.rand(pairs))
         self.steepness = nn.Parameter(1.0 + 0.5 * torch.rand(pairs))
         self.crowding = nn.Parameter(0.3 * torch.randn(elements))
 

@@ -18,6 +18,9 @@ from rareal.export.modelfile import Committee, write
 from rareal.models import ani, zbl
 from rareal.neighbours import all_edges
 from rareal.records import Frame
+from rareal.testing.springs import Springs
+from rareal.training.config import Config as Training
+from rareal.training.trainer import CommitteeTrainer
 
 SMALL = ani.Config(hidden={"C": (8, 8), "H": (8, 8)})
 
@@ -178,6 +181,24 @@ def test_a_core_wider_than_the_cutoff_is_refused(core: zbl.ZBL, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"repulsion\.factor: the core of Cs-Cs ends at 9\.76 Å.*factor to 1\.04"):
         write(model, tmp_path / "model.pt", [0.0, 0.0], dtype="float32", repulsion=wide)
     core.check_cutoff(("Cs", "H"), model.cutoff)
+
+
+def test_training_learns_what_the_core_leaves(tmp_path: Path) -> None:
+    """A core so wide that it is most of the energy, under labels that know none: model file and labels agree."""
+    core = zbl.ZBL(1.6)
+    data = Springs().shaken(80)
+    share = [core.energy_forces(f.frame)[0] for f in data]
+    assert np.std(share) > 0.2
+    config = Training.model_validate({"members": 2, "epochs": 40, "batch_size": 8, "threads": 1})
+    small = ani.Config(hidden={"O": (32, 16), "H": (32, 16)})
+    trainer = CommitteeTrainer(config, ("O", "H"), lambda e, s: ani.build(small, e, s), write, "float32", core)
+    mask = np.random.default_rng(1).random((2, 80)) < 0.8
+    trainer.train(data, mask, None, tmp_path, [1, 2, 3], "hash")
+    committee = Committee.load(tmp_path / "model.pt")
+    assert committee.metadata.repulsion == core.settings()
+    test = Springs().shaken(20, seed=9)
+    errors = [committee.energies_forces(f.frame)[0].mean() - f.label.energy for f in test]
+    assert np.abs(errors).mean() < 0.1 * np.std(share)
 
 
 def test_configuration() -> None:

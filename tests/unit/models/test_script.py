@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rareal.errors import ConfigError
+from rareal.export.modelfile import Committee, write
 from rareal.models import script
+from rareal.records import Frame, Label, LabeledFrame
 from rareal.testing import morse
 from rareal.testing.models import Build, ModelContract
+from rareal.testing.springs import WATER
+from rareal.testing.systems import shaken
+from rareal.training.config import Config as TrainingConfig
+from rareal.training.trainer import CommitteeTrainer
 
 PATH = "rareal.testing.morse:build"
 
@@ -125,8 +132,8 @@ def test_functions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_options_reach_the_function() -> None:
     config = script.Config(module=PATH, cutoff=4.0, options={"cutoff": 2.5})
-    (member,) = script.build(config, ("C", "H"), [1]).networks
-    assert member.cutoff == 2.5
+    (network,) = script.build(config, ("C", "H"), [1]).networks
+    assert network.member.cutoff == 2.5
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
@@ -157,3 +164,27 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
 def test_configuration(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         script.Config.model_validate(settings)
+
+
+def test_it_is_trained_with_forces(tmp_path: Path) -> None:
+    """It learns another of its kind, whose energies are shifted per atom; the training sees separate members."""
+    own, elements = script.Config(module=PATH, cutoff=3.5, layers=2), ("O", "H")
+    write(script.build(own, elements, [7]), tmp_path / "teacher.pt", [-70.0, -10.0], dtype="float64")
+    teacher = Committee.load(tmp_path / "teacher.pt").surface()
+    frames = shaken(Frame(np.array([8, 1, 1]), WATER), 80, amplitude=0.1)
+    data = [LabeledFrame(frame, Label(*teacher(frame), "teacher")) for frame in frames]
+    settings = {"members": 2, "epochs": 100, "batch_size": 8, "threads": 1, "optimizer": "adamw", "learning_rate": 0.05}
+    config = TrainingConfig.model_validate(settings)
+    trainer = CommitteeTrainer(config, elements, lambda e, s: script.build(own, e, s), write, "float32")
+    mask = np.random.default_rng(1).random((2, 60)) < 0.8
+    trained = trainer.train(data[:60], mask, None, tmp_path, [1, 2, 3], "hash")
+    committee = Committee.load(trained.model)
+    errors = [
+        (abs(energies.mean() - labeled.label.energy), np.abs(forces.mean(0) - labeled.label.forces).mean())
+        for labeled in data[60:]
+        for energies, forces in [committee.energies_forces(labeled.frame)]
+    ]
+    energy_error, force_error = np.mean(errors, 0)
+    # untrained, both are larger than what they are compared with
+    assert energy_error < 0.2 * np.std([f.label.energy for f in data])
+    assert force_error < 0.1 * np.mean([np.abs(f.label.forces).mean() for f in data])
