@@ -234,6 +234,27 @@ def evaluate(
 
 
 @app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model file to write.")],
+    random: Annotated[bool, typer.Option("--random", help="Random weights: there is nothing else to export.")] = False,
+    model: Annotated[str, typer.Option(help="ani, painn or schnet, with its default settings.")] = "ani",
+    members: Annotated[int, typer.Option(min=1, help="Members of the committee.")] = 4,
+    elements: Annotated[str, typer.Option(help="Chemical symbols, in the order of the model file.")] = "C,H",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Root of the random weights.")] = 1,
+) -> None:
+    """Write a committee that has learnt nothing, for tests and benchmarks: rareal export --random -o random.pt"""
+    from rareal.errors import ConfigError
+
+    if not random:
+        raise ConfigError("say --random for a committee without training; `rareal run` and `train` write trained ones")
+    from rareal.untrained import write_untrained
+
+    write_untrained(output, model, [e.strip() for e in elements.split(",") if e.strip()], members, dtype, seed)
+    typer.echo(f"{members} untrained members of {model} for {elements} in {output}")
+
+
+@app.command()
 def plugin(
     only_dir: Annotated[bool, typer.Option("--dir", help="Print the folder of the plugin and nothing else.")] = False,
 ) -> None:
