@@ -3,7 +3,9 @@
 #include "pair_mlensemble.h"
 
 #include "committee_statistics.h"
+#include "deviation_file.h"
 #include "ensemble_model.h"
+#include "halt.h"
 #include "lammps_system.h"
 
 #include "atom.h"
@@ -28,8 +30,6 @@ namespace {
 // Doubles per atom in one reverse communication. Fixed, because pair style hybrid sizes its buffers before the
 // number of members is known; larger committees take several rounds.
 constexpr int comm_width = 24;
-
-enum Extra { ENERGY_STD, FORCE_STD_MAX, FORCE_STD_MEAN };
 
 std::string join(const std::vector<std::string> &words)
 {
@@ -79,32 +79,15 @@ void PairMLEnsemble::allocate()
 
 void PairMLEnsemble::settings(int narg, char **arg)
 {
-  struct Keyword {
-    const char *name;
-    void (PairMLEnsemble::*parse)(const std::string &);
-  };
-  static constexpr Keyword keywords[] = {{"drive", &PairMLEnsemble::parse_drive}};
-
-  driver_ = 0;
-  for (int i = 0; i < narg; i += 2) {
-    const std::string word = arg[i];
-    const auto keyword = std::find_if(std::begin(keywords), std::end(keywords),
-                                      [&word](const Keyword &known) { return word == known.name; });
-    if (keyword == std::end(keywords)) {
-      std::vector<std::string> names;
-      for (const auto &known : keywords) names.emplace_back(known.name);
-      error->all(FLERR, "Unknown pair_style mlensemble keyword '{}'; known: {}", word, join(names));
-    }
-    if (i + 1 == narg) error->all(FLERR, "pair_style mlensemble keyword '{}' needs a value", word);
-    (this->*keyword->parse)(arg[i + 1]);
+  const auto before = settings_.output;
+  settings_ = rareal::parse_settings(narg, arg, lmp);
+  halt_.reset();
+  // The same command again goes on in the same file.
+  if (settings_.output != before) {
+    file_.reset();
+    file_open_ = false;
+    written_step_ = -1;
   }
-}
-
-void PairMLEnsemble::parse_drive(const std::string &value)
-{
-  if (value == "mean") return;
-  if (!utils::is_integer(value) || (driver_ = utils::inumeric(FLERR, value, false, lmp)) < 1)
-    error->all(FLERR, "pair_style mlensemble drive is 'mean' or the number of a member (1, 2, ...), not '{}'", value);
 }
 
 void PairMLEnsemble::coeff(int narg, char **arg)
@@ -117,6 +100,8 @@ void PairMLEnsemble::coeff(int narg, char **arg)
 
 void PairMLEnsemble::load_model(const std::string &file)
 {
+  evaluated_ = false;
+  halt_.reset();    // it knows the elements of the atom types
   std::string path = utils::get_potential_file_path(file), message;
   if (path.empty()) path = file;
   try {
@@ -137,8 +122,10 @@ void PairMLEnsemble::load_model(const std::string &file)
   }
 
   members_ = model_->metadata().members;
-  if (driver_ > members_)
-    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", driver_, path, members_);
+  if (settings_.driver > members_)
+    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", settings_.driver, path, members_);
+  if (settings_.ddof >= members_)
+    error->all(FLERR, "pair_style mlensemble ddof is {}, but '{}' has {} member", settings_.ddof, path, members_);
   if (members_ == 1 && comm->me == 0)
     error->warning(FLERR, "'{}' has one member: its standard deviations are zero and mean nothing", path);
 }
@@ -153,6 +140,7 @@ void PairMLEnsemble::map_types(int narg, char **arg)
 
   std::vector<int> species(atom->ntypes + 1, -1);
   self_energies_.assign(atom->ntypes + 1, 0.0);
+  type_names_.assign(atom->ntypes + 1, "X");
   for (int type = 1; type <= atom->ntypes; ++type) {
     const std::string name = arg[2 + type];
     if (name == "NULL") continue;
@@ -160,6 +148,7 @@ void PairMLEnsemble::map_types(int narg, char **arg)
     if (element == metadata.elements.end())
       error->all(FLERR, "Element '{}' of atom type {} is not in model file '{}', which knows: {}", name, type, arg[2],
                  join(metadata.elements));
+    type_names_[type] = name;
     species[type] = static_cast<int>(element - metadata.elements.begin());
     self_energies_[type] = metadata.self_energies[species[type]];
   }
@@ -171,6 +160,11 @@ void PairMLEnsemble::init_style()
 {
   check_units();
   check_neighbors();
+  check_bias();
+  open_output();
+  std_factor_ = settings_.scale * std::sqrt(static_cast<double>(members_) / (members_ - settings_.ddof));
+  if (settings_.halt.active() && !halt_)
+    halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
   rareal::EnsembleModel::set_threads(comm->nthreads);
   if (model_->metadata().layers > 1) {
     reach_ghosts();
@@ -211,6 +205,34 @@ void PairMLEnsemble::reach_ghosts()
   comm->cutghostuser = std::max(comm->cutghostuser, metadata.layers * metadata.cutoff + neighbor->skin);
 }
 
+void PairMLEnsemble::check_bias()
+{
+  bias_weights_.clear();
+  bias_energy_ = 0.0;
+  if (settings_.bias.form == rareal::BiasSettings::NONE) return;
+  if (update->whichflag == 2)
+    error->all(FLERR, "pair_style mlensemble bias is for dynamics: a minimizer does not see the energy of the bias");
+  bias_weights_.assign(members_, 0.0);
+}
+
+/** Before the first step, so that a file that cannot be written costs no run. */
+void PairMLEnsemble::open_output()
+{
+  if (!atom->tag_enable && (settings_.output.atomic || !settings_.halt.file.empty()))
+    error->all(FLERR, "pair_style mlensemble keywords atomic and halt_file need atoms with ids");
+  if (settings_.output.every == 0 || file_open_) return;
+  int failed = 0;
+  if (comm->me == 0) {
+    file_ = std::make_unique<rareal::DeviationFile>(settings_, update->unit_style);
+    failed = !file_->is_open();
+  }
+  MPI_Bcast(&failed, 1, MPI_INT, 0, world);
+  if (failed)
+    error->all(FLERR, "Cannot write out_file '{}' of pair_style mlensemble: {}", settings_.output.file,
+               utils::getsyserror());
+  file_open_ = true;
+}
+
 double PairMLEnsemble::init_one(int i, int j)
 {
   if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
@@ -234,19 +256,34 @@ void PairMLEnsemble::compute(int eflag, int vflag)
       error->one(FLERR, "{}", failure.what());
     }
   }
+  atomic_ = result.energies;
+  evaluated_ = true;
+
+  // compute pair, the reader of the deviation, sees to it that energies are tallied whenever it is used.
+  const bool reports = eflag_global || halt_ || writes_now();
   collect_energies(graph, result);
+  if (!bias_weights_.empty()) weigh_members();
   collect_forces(graph, result);
   if (vflag_either) tally_virial(graph, result);
+  if (reports) collect_virials(graph);
   sum_over_ghosts(forces_.data(), 3 * members_);
   apply_forces(graph);
-  // compute pair, the reader of the spread, sees to it that energies are tallied whenever it is used.
-  if (eflag_global) tally_spread(graph);
+  if (reports) report(graph);
 }
 
-/** The value that drives the dynamics: the mean of the members', or one member's. */
-double PairMLEnsemble::driving_mean(const double *members, std::size_t stride) const
+/** The value of the potential without bias: the mean of the members', or one member's. */
+double PairMLEnsemble::mean(const double *members, std::size_t stride) const
 {
-  return driver_ ? members[(driver_ - 1) * stride] : rareal::spread(members, members_, stride).mean;
+  const int driver = settings_.driver;
+  return driver ? members[(driver - 1) * stride] : rareal::spread(members, members_, stride).mean;
+}
+
+/** The value that drives the dynamics, with the bias. Only for what is linear in the members' forces. */
+double PairMLEnsemble::driving(const double *members, std::size_t stride) const
+{
+  double value = mean(members, stride);
+  for (std::size_t m = 0; m < bias_weights_.size(); ++m) value += bias_weights_[m] * members[m * stride];
+  return value;
 }
 
 void PairMLEnsemble::collect_energies(const AtomGraph &graph, const Evaluation &result)
@@ -257,14 +294,29 @@ void PairMLEnsemble::collect_energies(const AtomGraph &graph, const Evaluation &
   for (auto &energy : energies_) energy *= energy_scale_;
 
   if (!eflag_either) return;
-  double self = 0.0;
+  self_energy_ = 0.0;
   for (std::int64_t n = 0; n < graph.n_local; ++n) {
     const int i = graph.atoms[n];
     const double self_energy = energy_scale_ * self_energies_[atom->type[i]];
-    self += self_energy;
-    if (eflag_atom) eatom[i] += energy_scale_ * driving_mean(result.energies + n, graph.n_local) + self_energy;
+    self_energy_ += self_energy;
+    if (eflag_atom) eatom[i] += energy_scale_ * mean(result.energies + n, graph.n_local) + self_energy;
   }
-  if (eflag_global) eng_vdwl += driving_mean(energies_.data(), 1) + self;
+  if (eflag_global) eng_vdwl += mean(energies_.data(), 1) + self_energy_;
+}
+
+/** Bias E(v), v = s^2/(M - ddof) sum_m (E_m - mean)^2: its force is sum_m w_m F_m, w_m = E'(v) dv/dE_m.
+ *
+ * The mean's own derivative drops out of dv/dE_m, so members' energies and forces are all it takes.
+ */
+void PairMLEnsemble::weigh_members()
+{
+  totals_ = energies_;
+  MPI_Allreduce(MPI_IN_PLACE, totals_.data(), members_, MPI_DOUBLE, MPI_SUM, world);
+  const auto energy = rareal::spread(totals_.data(), members_);
+  const double factor = std_factor_ * std_factor_, variance = factor * energy.variance;
+  bias_energy_ = settings_.bias.energy(variance);
+  const double slope = settings_.bias.slope(variance) * factor * 2.0 / members_;
+  for (int m = 0; m < members_; ++m) bias_weights_[m] = slope * (totals_[m] - energy.mean);
 }
 
 void PairMLEnsemble::collect_forces(const AtomGraph &graph, const Evaluation &result)
@@ -279,6 +331,20 @@ void PairMLEnsemble::collect_forces(const AtomGraph &graph, const Evaluation &re
         fi[a] += energy_scale_ * g[a];
         fj[a] -= energy_scale_ * g[a];
       }
+    }
+  }
+}
+
+/** Every member's virial, from the forces before ghosts give theirs away: sum over nodes of r_a f_b. */
+void PairMLEnsemble::collect_virials(const AtomGraph &graph)
+{
+  virials_.assign(6 * members_, 0.0);
+  for (const int i : graph.atoms) {
+    const double *r = atom->x[i];
+    const double *f = member_forces(i);
+    for (int m = 0; m < members_; ++m, f += 3) {
+      const double w[6] = {r[0] * f[0], r[1] * f[1], r[2] * f[2], r[0] * f[1], r[0] * f[2], r[1] * f[2]};
+      for (int k = 0; k < 6; ++k) virials_[6 * m + k] += w[k];
     }
   }
 }
@@ -298,7 +364,7 @@ void PairMLEnsemble::tally_virial(const AtomGraph &graph, const Evaluation &resu
   for (std::size_t p = 0; p < edges; ++p) {
     const double *r = &graph.vectors[3 * p];
     double g[3];
-    for (int a = 0; a < 3; ++a) g[a] = -energy_scale_ * driving_mean(result.gradients + 3 * p + a, 3 * edges);
+    for (int a = 0; a < 3; ++a) g[a] = -energy_scale_ * driving(result.gradients + 3 * p + a, 3 * edges);
     const double w[6] = {r[0] * g[0], r[1] * g[1], r[2] * g[2], r[0] * g[1], r[0] * g[2], r[1] * g[2]};
     if (vflag_global)
       for (int k = 0; k < 6; ++k) virial[k] += w[k];
@@ -338,34 +404,7 @@ void PairMLEnsemble::apply_forces(const AtomGraph &graph)
 {
   for (std::int64_t n = 0; n < graph.n_local; ++n) {
     const int i = graph.atoms[n];
-    const double *members = &forces_[static_cast<std::size_t>(i) * members_ * 3];
-    for (int a = 0; a < 3; ++a) atom->f[i][a] += driving_mean(members + a, 3);
-  }
-}
-
-void PairMLEnsemble::tally_spread(const AtomGraph &graph)
-{
-  double sum = 0.0, largest = 0.0;
-  for (std::int64_t n = 0; n < graph.n_local; ++n) {
-    const double *members = &forces_[static_cast<std::size_t>(graph.atoms[n]) * members_ * 3];
-    double variance = 0.0;
-    for (int a = 0; a < 3; ++a) variance += rareal::spread(members + a, members_, 3).variance;
-    sum += std::sqrt(variance);
-    largest = std::max(largest, std::sqrt(variance));
-  }
-
-  sums_ = energies_;
-  sums_.push_back(sum);
-  sums_.push_back(static_cast<double>(graph.n_local));
-  MPI_Allreduce(MPI_IN_PLACE, sums_.data(), static_cast<int>(sums_.size()), MPI_DOUBLE, MPI_SUM, world);
-  MPI_Allreduce(MPI_IN_PLACE, &largest, 1, MPI_DOUBLE, MPI_MAX, world);
-
-  // compute pair adds up all processes' values.
-  extra_.fill(0.0);
-  if (comm->me == 0) {
-    extra_[ENERGY_STD] = std::sqrt(rareal::spread(sums_.data(), members_).variance);
-    extra_[FORCE_STD_MAX] = largest;
-    extra_[FORCE_STD_MEAN] = sums_[members_ + 1] > 0.0 ? sums_[members_] / sums_[members_ + 1] : 0.0;
+    for (int a = 0; a < 3; ++a) atom->f[i][a] += driving(member_forces(i) + a, 3);
   }
 }
 
