@@ -121,11 +121,8 @@ void PairMLEnsemble::load_model(const std::string &file)
     error->all(FLERR, "{}", message);
   }
 
+  model_file_ = path;
   members_ = model_->metadata().members;
-  if (settings_.driver > members_)
-    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", settings_.driver, path, members_);
-  if (settings_.ddof >= members_)
-    error->all(FLERR, "pair_style mlensemble ddof is {}, but '{}' has {} member", settings_.ddof, path, members_);
   if (members_ == 1 && comm->me == 0)
     error->warning(FLERR, "'{}' has one member: its standard deviations are zero and mean nothing", path);
 }
@@ -158,6 +155,7 @@ void PairMLEnsemble::map_types(int narg, char **arg)
 
 void PairMLEnsemble::init_style()
 {
+  check_members();
   check_units();
   check_neighbors();
   check_bias();
@@ -172,6 +170,17 @@ void PairMLEnsemble::init_style()
   } else {
     neighbor->add_request(this, NeighConst::REQ_FULL);
   }
+}
+
+/** pair_style may come again without pair_coeff, so this is not for load_model(). */
+void PairMLEnsemble::check_members()
+{
+  if (settings_.driver > members_)
+    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", settings_.driver, model_file_,
+               members_);
+  if (settings_.ddof >= members_)
+    error->all(FLERR, "pair_style mlensemble ddof is {}, but '{}' has {} member", settings_.ddof, model_file_,
+               members_);
 }
 
 void PairMLEnsemble::check_units()

@@ -44,6 +44,7 @@ class PairMLEnsemble : public Pair {
   void allocate();
   void load_model(const std::string &file);
   void map_types(int narg, char **arg);
+  void check_members();
   void check_units();
   void check_neighbors();
   void reach_ghosts();
@@ -77,6 +78,7 @@ class PairMLEnsemble : public Pair {
   std::unique_ptr<rareal::DeviationFile> file_;    // of the first process
   bool file_open_ = false;
   bigint written_step_ = -1;
+  std::string model_file_;
   int members_ = 0;
   double energy_scale_ = 1.0;             // eV in LAMMPS's energy unit
   double std_factor_ = 1.0;               // from a population's standard deviation to the reported one

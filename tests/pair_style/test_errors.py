@@ -137,3 +137,8 @@ def test_degrees_of_freedom_of_one_member(lammps: Lammps, cluster: Atoms) -> Non
     path = save_committee(lammps.folder / "single.pt", ManyBody(1, seed=1, spread=0.1))
     script = lammps.script(cluster, path, style="mlensemble ddof 1")
     assert re.search(r"ddof is 1, but .*single\.pt' has 1 member", message(lammps, script + "run 0\n"))
+
+
+def test_style_that_comes_again_is_checked_again(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    script = lammps.script(cluster, models("float64")) + "run 0\npair_style mlensemble drive 5\nrun 0\n"
+    assert re.search(r"drive is 5, but .*float64\.pt' has 4 members", message(lammps, script))
