@@ -52,17 +52,21 @@ void Halt::keep_frame()
     atoms_.insert(atoms_.end(), {static_cast<double>(atom->tag[i]), static_cast<double>(atom->type[i])});
     atoms_.insert(atoms_.end(), place, place + 3);
   }
+  const bool tilted = domain->triclinic;
+  const double *low = tilted ? domain->boxlo_bound : domain->boxlo;
+  const double *high = tilted ? domain->boxhi_bound : domain->boxhi;
+  const double tilts[3] = {domain->xy, domain->xz, domain->yz};
+  for (int a = 0; a < 3; ++a) box_[a] = {low[a], high[a], tilts[a]};
+}
+
+std::string Halt::box_text() const
+{
   char boundary[9];
   domain->boundary_string(boundary);
-  if (domain->triclinic) {
-    const double *low = domain->boxlo_bound, *high = domain->boxhi_bound;
-    box_ = fmt::format("ITEM: BOX BOUNDS xy xz yz {}\n{:.16e} {:.16e} {:.16e}\n{:.16e} {:.16e} {:.16e}\n{:.16e} {:.16e} {:.16e}\n",
-                       boundary, low[0], high[0], domain->xy, low[1], high[1], domain->xz, low[2], high[2], domain->yz);
-  } else {
-    const double *low = domain->boxlo, *high = domain->boxhi;
-    box_ = fmt::format("ITEM: BOX BOUNDS {}\n{:.16e} {:.16e}\n{:.16e} {:.16e}\n{:.16e} {:.16e}\n", boundary, low[0],
-                       high[0], low[1], high[1], low[2], high[2]);
-  }
+  std::string text = fmt::format("ITEM: BOX BOUNDS {}{}\n", domain->triclinic ? "xy xz yz " : "", boundary);
+  for (const auto &[low, high, tilt] : box_)
+    text += fmt::format("{:.16e} {:.16e}{}\n", low, high, domain->triclinic ? fmt::format(" {:.16e}", tilt) : "");
+  return text;
 }
 
 /** Says where the frame is, in words that end the message. */
@@ -81,7 +85,7 @@ std::string Halt::write_frame()
     return "";
   }
   utils::print(file.get(), "ITEM: TIMESTEP\n{}\nITEM: NUMBER OF ATOMS\n{}\n{}ITEM: ATOMS id type element xu yu zu\n",
-               good_step_, rows.size() / width, box_);
+               good_step_, rows.size() / width, box_text());
   for (std::size_t k = 0; k < rows.size(); k += width)
     utils::print(file.get(), "{:.0f} {:.0f} {} {:.16g} {:.16g} {:.16g}\n", rows[k], rows[k + 1],
                  elements_[static_cast<std::size_t>(rows[k + 1])], rows[k + 2], rows[k + 3], rows[k + 4]);

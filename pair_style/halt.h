@@ -6,6 +6,7 @@
 #include "ensemble_settings.h"
 #include "pointers.h"
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ class Halt : protected LAMMPS_NS::Pointers {
  private:
   void keep_frame();
   std::string write_frame();
+  std::string box_text() const;
 
   HaltSettings settings_;
   std::vector<std::string> elements_;
@@ -32,7 +34,7 @@ class Halt : protected LAMMPS_NS::Pointers {
   int streak_ = 0;    // steps in a row that were above a threshold
 
   std::vector<double> atoms_;    // of the last good step: id, type, unwrapped position of this process's atoms
-  std::string box_;              // of the last good step, as the file has it
+  std::array<std::array<double, 3>, 3> box_{};    // low, high, tilt (xy, xz, yz) of the same step, as dumps have them
 };
 
 }    // namespace rareal

@@ -201,7 +201,8 @@ void PairMLEnsemble::check_neighbors()
       if (force->special_lj[k] != 1.0)
         error->all(FLERR, "pair_style mlensemble needs all pairs, but special_bonds scales 1-{} neighbors by {}: "
                    "use special_bonds lj/coul 1 1 1, or delete the bonds", k + 1, force->special_lj[k]);
-  if (neighbor->exclude && comm->me == 0)
+  // Not neighbor->exclude, which the neighbour lists set after the styles.
+  if (neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol > 0 && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude hides pairs from pair_style mlensemble and changes its energy");
 }
 

@@ -142,3 +142,23 @@ def test_degrees_of_freedom_of_one_member(lammps: Lammps, cluster: Atoms) -> Non
 def test_style_that_comes_again_is_checked_again(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
     script = lammps.script(cluster, models("float64")) + "run 0\npair_style mlensemble drive 5\nrun 0\n"
     assert re.search(r"drive is 5, but .*float64\.pt' has 4 members", message(lammps, script))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "expected"),
+    [
+        ("messages", "neighbor 1.0 multi\ncomm_modify mode multi", "", r"message-passing model needs comm_modify mode single"),
+        ("float64", "", "compute c all centroid/stress/atom NULL\ndump d all custom 1 x.dump id c_c[1]",
+         r"does not support compute centroid/stress/atom"),
+    ],
+)  # fmt: skip
+def test_refused(
+    name: str, before: str, after: str, expected: str, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms
+) -> None:
+    script = lammps.script(crystal, models(name), before_data=before) + f"{after}\nrun 0\n"
+    assert re.search(expected, message(lammps, script, ranks=2))
+
+
+def test_excluded_atoms_are_warned_about(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    script = lammps.script(cluster, models("float64")) + "neigh_modify exclude type 1 2\nrun 0\n"
+    assert re.search(r"WARNING: neigh_modify exclude hides pairs", lammps.run(script))
