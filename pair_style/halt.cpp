@@ -10,6 +10,7 @@
 #include "update.h"
 #include "utils.h"
 
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -21,8 +22,9 @@ void Halt::check(double energy_std, double force_std)
   if (update->ntimestep == last_step_) return;
   last_step_ = update->ntimestep;
 
-  // Written so that a value which is not a number is above every threshold. One process decides for all.
-  const bool energy = !(energy_std <= settings_.energy), force = !(force_std <= settings_.force);
+  // Written so that a value which is not a number is above a threshold. One process decides for all.
+  const bool energy = std::isfinite(settings_.energy) && !(energy_std <= settings_.energy);
+  const bool force = std::isfinite(settings_.force) && !(force_std <= settings_.force);
   int above = energy || force;
   MPI_Bcast(&above, 1, MPI_INT, 0, world);
   if (!above) {

@@ -176,6 +176,23 @@ def test_file_with_all_options(ranks: int, lammps: Lammps, models: Callable[[str
         assert row[-1] == pytest.approx(expected.energies.mean(), abs=1e-8)
 
 
+def test_units_real(lammps: Lammps, models: Callable[[str], Path], tilted: Atoms) -> None:
+    kcal_mol = 23.060549  # LAMMPS's own number
+    script = lammps.script(tilted, models("float64"), units="real", style="mlensemble out_file md.out bias linear 1e-6")
+    output = lammps.run(script + POINT.format(fields="fstd3 1 estd 0"))
+    expected = evaluate(models("float64"), tilted)
+    vector = numbers(output, "vector")
+    assert vector[0] == pytest.approx(kcal_mol * expected.energy_std, rel=1e-7)
+    assert vector[3] == pytest.approx(kcal_mol * expected.force_std.min(), rel=1e-7)
+    assert vector[6] == pytest.approx(-1e-6 * (kcal_mol * expected.energy_std) ** 2, rel=1e-7)
+    table = np.loadtxt(lammps.folder / "deviation.dump", skiprows=9)[:, 1:]
+    wanted = np.column_stack([expected.forces.std(axis=0), expected.atomic.std(axis=0)])
+    np.testing.assert_allclose(table, kcal_mol * wanted, rtol=1e-6)
+    assert (lammps.folder / "md.out").read_text().splitlines()[1] == "# pair_style mlensemble: units real"
+    row = np.loadtxt(lammps.folder / "md.out")
+    np.testing.assert_allclose(row[1:], kcal_mol * np.array(deviations(expected)[0]), rtol=2e-6)
+
+
 def test_file_goes_on_where_asked(lammps: Lammps, models: Callable[[str], Path], tilted: Atoms) -> None:
     for append, steps in (("no", [0, 2]), ("no", [0, 2]), ("yes", [0, 2, 0, 2])):
         style = f"mlensemble out_freq 2 out_append {append}"

@@ -147,7 +147,8 @@ def test_style_that_comes_again_is_checked_again(lammps: Lammps, models: Callabl
 @pytest.mark.parametrize(
     ("name", "before", "after", "expected"),
     [
-        ("messages", "neighbor 1.0 multi\ncomm_modify mode multi", "", r"message-passing model needs comm_modify mode single"),
+        ("messages", "neighbor 1.0 multi\ncomm_modify mode multi", "",
+         r"message-passing model needs comm_modify mode single"),
         ("float64", "", "compute c all centroid/stress/atom NULL\ndump d all custom 1 x.dump id c_c[1]",
          r"does not support compute centroid/stress/atom"),
     ],
