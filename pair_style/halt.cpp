@@ -37,7 +37,8 @@ void Halt::check(double energy_std, double force_std)
 
   const std::string frame = write_frame();
   if (comm->me == 0)
-    utils::logmesg(lmp, "pair_style mlensemble halts the run at step {}: {} standard deviation {:.8g} is above {:.8g}{}{}\n",
+    utils::logmesg(lmp,
+                   "pair_style mlensemble halts the run at step {}: {} standard deviation {:.8g} is above {:.8g}{}{}\n",
                    last_step_, energy ? "energy" : "force", energy ? energy_std : force_std,
                    energy ? settings_.energy : settings_.force,
                    streak_ > 1 ? fmt::format(" for {} steps", streak_) : "", frame);
@@ -83,7 +84,8 @@ std::string Halt::write_frame()
   const auto close = [](std::FILE *file) { std::fclose(file); };
   const std::unique_ptr<std::FILE, decltype(close)> file(std::fopen(settings_.file.c_str(), "w"), close);
   if (!file) {
-    error->warning(FLERR, "Cannot write halt_file '{}' of pair_style mlensemble: {}", settings_.file, utils::getsyserror());
+    error->warning(FLERR, "Cannot write halt_file '{}' of pair_style mlensemble: {}", settings_.file,
+                   utils::getsyserror());
     return "";
   }
   utils::print(file.get(), "ITEM: TIMESTEP\n{}\nITEM: NUMBER OF ATOMS\n{}\n{}ITEM: ATOMS id type element xu yu zu\n",

@@ -105,6 +105,10 @@ class PairMLEnsemble : public Pair {
   bool evaluated_ = false;     // there is something to read
   int peratom_trigger_ = 0;    // there for fix pair to set; nothing depends on it
 
+  // Doubles per atom in one reverse communication. Fixed, because pair style hybrid sizes its buffers before the
+  // number of members is known; larger committees take several rounds.
+  static constexpr int comm_width = 24;
+
   // What the reverse communication in progress sends: columns [first, first + width) of rows of `stride`.
   struct Columns {
     double *data;

@@ -1,4 +1,4 @@
-// The half of the pair style that says how far the members are apart: compute pair, fix pair, the file, the halt.
+// LAMMPS adapter, reports: how far the members are apart, for compute pair, fix pair, the file and the halt.
 
 #include "pair_mlensemble.h"
 
