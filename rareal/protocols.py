@@ -14,7 +14,7 @@ from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Train
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 EnergyForces = Callable[[Frame], tuple[float, Array]]
 """A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame."""
@@ -86,6 +86,26 @@ class Targets:
 
     def __len__(self) -> int:
         return len(self.energies)
+
+
+class Repulsion(Protocol):
+    """A repulsive core that all members share; `rareal.models.zbl` has one."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the metadata say of it."""
+        ...
+
+    def check_cutoff(self, elements: Sequence[str], cutoff: float) -> None:
+        """Raise if it reaches beyond ``cutoff``, Å."""
+        ...
+
+    def energy_forces(self, frame: Frame) -> tuple[float, Array]:
+        """Energy [eV] and forces [N, 3] [eV/Å]."""
+        ...
+
+    def script(self, elements: Sequence[str]) -> nn.Module:
+        """``forward`` of the model file for one member, without the member axis; scriptable, double precision."""
+        ...
 
 
 class Features(Protocol):

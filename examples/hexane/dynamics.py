@@ -1,8 +1,8 @@
 """Make the data that train-ani.yaml and train-painn.yaml are for: hexane at 500 K, labelled with GFN2-xTB.
 
-    python examples/hexane/dynamics.py        # about five minutes
+    python examples/hexane/dynamics.py        # about seven minutes
 
-Writes ``hexane-500K.h5`` (2000 frames, 10 fs apart) and ``hexane-500K-test.h5`` (500 frames of another trajectory),
+Writes ``hexane-500K.h5`` (2000 frames, 25 fs apart) and ``hexane-500K-test.h5`` (500 frames of another trajectory),
 in the ANI layout. The structure and the engine are those of hexane.yaml.
 """
 
@@ -32,7 +32,7 @@ def main() -> None:
     parts = (("hexane-500K.h5", options.frames, 1), ("hexane-500K-test.h5", options.test_frames, 2))
     with Progress() as progress:
         for name, frames, seed in parts:
-            settings = Config(frames=frames, temperature=500.0, timestep=0.5, interval=20, equilibration=2000)
+            settings = Config(frames=frames, temperature=500.0, timestep=0.5, interval=50, equilibration=2000)
             task = progress.add_task(name, total=frames)
             data = MolecularDynamics(settings).run(
                 engine, config.frame, seed, lambda done, _, task=task: progress.update(task, completed=done)

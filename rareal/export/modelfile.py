@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ import rareal
 from rareal.errors import ModelFileError
 from rareal.neighbours import all_edges
 from rareal.plugin import load_ops
-from rareal.protocols import EnergyForces
+from rareal.protocols import EnergyForces, Repulsion
 from rareal.records import Array, Frame
 
 FORMAT = 1
@@ -50,26 +50,6 @@ class Metadata:
     format: int = FORMAT
     ops: tuple[str, ...] = ("rareal",)
     repulsion: dict[str, Any] | None = None
-
-
-class Repulsion(Protocol):
-    """A repulsive core that all members share; `rareal.models.zbl` has one."""
-
-    def settings(self) -> dict[str, Any]:
-        """What the metadata say of it."""
-        ...
-
-    def check_cutoff(self, elements: Sequence[str], cutoff: float) -> None:
-        """Raise if it reaches beyond ``cutoff``, Å."""
-        ...
-
-    def energy_forces(self, frame: Frame) -> tuple[float, Array]:
-        """Energy [eV] and forces [N, 3] [eV/Å]."""
-        ...
-
-    def script(self, elements: Sequence[str]) -> nn.Module:
-        """``forward`` of the model file for one member, without the member axis; scriptable, double precision."""
-        ...
 
 
 class WithRepulsion(nn.Module):

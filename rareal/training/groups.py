@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rareal.protocols import Features, Model, Targets
-from rareal.records import Array, Frame, LabeledFrame
-
-
-class Repulsion(Protocol):
-    """A fixed potential below the committee."""
-
-    def energy_forces(self, frame: Frame) -> tuple[float, Array]:
-        """Energy [eV] and forces [N, 3] [eV/Å]."""
-        ...
+from rareal.protocols import Features, Model, Repulsion, Targets
+from rareal.records import Array, LabeledFrame
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from rareal.errors import TrainingError
 from rareal.files import read_json, write_csv, write_json, write_npz
-from rareal.protocols import Model, Progress
+from rareal.protocols import Model, Progress, Repulsion
 from rareal.records import Array, LabeledFrame, Trained
 from rareal.training.checkpoint import Checkpoint
 from rareal.training.config import Config
 from rareal.training.fit import fit
-from rareal.training.groups import Repulsion, groups_of, without_repulsion
+from rareal.training.groups import groups_of, without_repulsion
 from rareal.training.outliers import describe, frame_weights, self_energies
 from rareal.training.validation import whole_set_errors
 
@@ -97,6 +97,8 @@ class CommitteeTrainer:
         with threads(config.threads or os.cpu_count() or 1), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds[-1])
             model = self.build(self.elements, seeds[:-1])
+            if self.repulsion is not None:
+                self.repulsion.check_cutoff(self.elements, model.cutoff)
             energies = self._start(model, labels, weights, previous)
             key = _key(config, data, weights, mask, seeds, energies, model, content_hash)
             shift = {atomic_numbers[e]: float(value) for e, value in zip(self.elements, energies, strict=True)}

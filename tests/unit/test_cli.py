@@ -128,7 +128,7 @@ def test_wrong_options_are_usage_errors(case: Path, command: Command) -> None:
     assert "--rounds: rounds: 0: out of range" in error
 
 
-@pytest.mark.parametrize("name", ["hexane.yaml", "paper.yaml"])
+@pytest.mark.parametrize("name", ["hexane.yaml", "paper.yaml", "schnet.yaml"])
 def test_examples_are_valid(case: Path, command: Command, name: str) -> None:
     shutil.copy(EXAMPLES / name, case)
     code, out, _ = command("validate", name)

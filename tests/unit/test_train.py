@@ -243,10 +243,10 @@ def test_training_on_top_of_a_repulsive_core(case: Path, command: Command) -> No
     ).all()
 
 
-@pytest.mark.parametrize("name", ["train-ani.yaml", "train-painn.yaml", "hexane.yaml", "paper.yaml"])
+@pytest.mark.parametrize("name", ["train-ani.yaml", "train-painn.yaml", "hexane.yaml", "paper.yaml", "schnet.yaml"])
 def test_examples_are_configurations_of_a_training(name: str) -> None:
     config = load_training(Path(__file__).parents[2] / "examples" / "hexane" / name)
-    assert config.module("model").__name__ in ("rareal.models.ani", "rareal.models.painn")
+    assert config.module("model").__name__ in ("rareal.models.ani", "rareal.models.painn", "rareal.models.schnet")
 
 
 @pytest.mark.slow
