@@ -176,6 +176,21 @@ def test_file_with_all_options(ranks: int, lammps: Lammps, models: Callable[[str
         assert row[-1] == pytest.approx(expected.energies.mean(), abs=1e-8)
 
 
+@pytest.mark.parametrize("name", ["float64", "messages"])
+def test_processes_without_atoms(name: str, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
+    cluster.positions[:, 0] -= 5  # all on the first of four processes
+    style = "mlensemble out_freq 1 atomic bias linear 0.1 halt force 1e3 halt_file good.dump"
+    script = lammps.script(cluster, models(name), style=style, before_data="processors 4 1 1")
+    output = lammps.run(script + POINT.format(fields="fstd 1 fstd3 1 estd 1"), ranks=4)
+    expected = evaluate(models(name), cluster)
+    assert numbers(output, "vector")[6] == pytest.approx(-0.1 * expected.energy_std**2, abs=1e-9)
+    table = np.loadtxt(lammps.folder / "deviation.dump", skiprows=9)[:, 1:]
+    wanted = np.column_stack([expected.force_std, expected.forces.std(axis=0), expected.atomic.std(axis=0)])
+    np.testing.assert_allclose(table, wanted, rtol=0, atol=1e-8)
+    columns, atoms = deviations(expected)
+    np.testing.assert_allclose(np.loadtxt(lammps.folder / "model_devi.out")[1:], [*columns, *atoms], rtol=2e-6)
+
+
 def test_units_real(lammps: Lammps, models: Callable[[str], Path], tilted: Atoms) -> None:
     kcal_mol = 23.060549  # LAMMPS's own number
     script = lammps.script(tilted, models("float64"), units="real", style="mlensemble out_file md.out bias linear 1e-6")
