@@ -1,9 +1,11 @@
-// LAMMPS adapter: settings, coefficients, communication and tallies. What is computed is the model's business.
+// LAMMPS adapter, set-up: settings, coefficients, checks. Steps are in pair_mlensemble_compute.cpp.
 
 #include "pair_mlensemble.h"
 
 #include "committee_statistics.h"
+#include "deviation_file.h"
 #include "ensemble_model.h"
+#include "halt.h"
 #include "lammps_system.h"
 
 #include "atom.h"
@@ -20,16 +22,8 @@
 #include <cmath>
 
 using namespace LAMMPS_NS;
-using rareal::AtomGraph;
-using rareal::Evaluation;
 
 namespace {
-
-// Doubles per atom in one reverse communication. Fixed, because pair style hybrid sizes its buffers before the
-// number of members is known; larger committees take several rounds.
-constexpr int comm_width = 24;
-
-enum Extra { ENERGY_STD, FORCE_STD_MAX, FORCE_STD_MEAN };
 
 std::string join(const std::vector<std::string> &words)
 {
@@ -39,8 +33,6 @@ std::string join(const std::vector<std::string> &words)
 }
 
 }    // namespace
-
-/* ---- set-up ------------------------------------------------------------------------------------------------- */
 
 PairMLEnsemble::PairMLEnsemble(LAMMPS *lmp) :
     Pair(lmp), system_(std::make_unique<rareal::LammpsSystem>(lmp)), extra_{}
@@ -79,32 +71,15 @@ void PairMLEnsemble::allocate()
 
 void PairMLEnsemble::settings(int narg, char **arg)
 {
-  struct Keyword {
-    const char *name;
-    void (PairMLEnsemble::*parse)(const std::string &);
-  };
-  static constexpr Keyword keywords[] = {{"drive", &PairMLEnsemble::parse_drive}};
-
-  driver_ = 0;
-  for (int i = 0; i < narg; i += 2) {
-    const std::string word = arg[i];
-    const auto keyword = std::find_if(std::begin(keywords), std::end(keywords),
-                                      [&word](const Keyword &known) { return word == known.name; });
-    if (keyword == std::end(keywords)) {
-      std::vector<std::string> names;
-      for (const auto &known : keywords) names.emplace_back(known.name);
-      error->all(FLERR, "Unknown pair_style mlensemble keyword '{}'; known: {}", word, join(names));
-    }
-    if (i + 1 == narg) error->all(FLERR, "pair_style mlensemble keyword '{}' needs a value", word);
-    (this->*keyword->parse)(arg[i + 1]);
+  const auto before = settings_.output;
+  settings_ = rareal::parse_settings(narg, arg, lmp);
+  halt_.reset();
+  // The same command again goes on in the same file.
+  if (settings_.output != before) {
+    file_.reset();
+    file_open_ = false;
+    written_step_ = -1;
   }
-}
-
-void PairMLEnsemble::parse_drive(const std::string &value)
-{
-  if (value == "mean") return;
-  if (!utils::is_integer(value) || (driver_ = utils::inumeric(FLERR, value, false, lmp)) < 1)
-    error->all(FLERR, "pair_style mlensemble drive is 'mean' or the number of a member (1, 2, ...), not '{}'", value);
 }
 
 void PairMLEnsemble::coeff(int narg, char **arg)
@@ -117,6 +92,8 @@ void PairMLEnsemble::coeff(int narg, char **arg)
 
 void PairMLEnsemble::load_model(const std::string &file)
 {
+  evaluated_ = false;
+  halt_.reset();    // it knows the elements of the atom types
   std::string path = utils::get_potential_file_path(file), message;
   if (path.empty()) path = file;
   try {
@@ -136,9 +113,8 @@ void PairMLEnsemble::load_model(const std::string &file)
     error->all(FLERR, "{}", message);
   }
 
+  model_file_ = path;
   members_ = model_->metadata().members;
-  if (driver_ > members_)
-    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", driver_, path, members_);
   if (members_ == 1 && comm->me == 0)
     error->warning(FLERR, "'{}' has one member: its standard deviations are zero and mean nothing", path);
 }
@@ -153,6 +129,7 @@ void PairMLEnsemble::map_types(int narg, char **arg)
 
   std::vector<int> species(atom->ntypes + 1, -1);
   self_energies_.assign(atom->ntypes + 1, 0.0);
+  type_names_.assign(atom->ntypes + 1, "X");
   for (int type = 1; type <= atom->ntypes; ++type) {
     const std::string name = arg[2 + type];
     if (name == "NULL") continue;
@@ -160,6 +137,7 @@ void PairMLEnsemble::map_types(int narg, char **arg)
     if (element == metadata.elements.end())
       error->all(FLERR, "Element '{}' of atom type {} is not in model file '{}', which knows: {}", name, type, arg[2],
                  join(metadata.elements));
+    type_names_[type] = name;
     species[type] = static_cast<int>(element - metadata.elements.begin());
     self_energies_[type] = metadata.self_energies[species[type]];
   }
@@ -169,8 +147,14 @@ void PairMLEnsemble::map_types(int narg, char **arg)
 
 void PairMLEnsemble::init_style()
 {
+  check_members();
   check_units();
   check_neighbors();
+  check_bias();
+  open_output();
+  std_factor_ = settings_.scale * std::sqrt(static_cast<double>(members_) / (members_ - settings_.ddof));
+  if (settings_.halt.active() && !halt_)
+    halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
   rareal::EnsembleModel::set_threads(comm->nthreads);
   if (model_->metadata().layers > 1) {
     reach_ghosts();
@@ -178,6 +162,17 @@ void PairMLEnsemble::init_style()
   } else {
     neighbor->add_request(this, NeighConst::REQ_FULL);
   }
+}
+
+/** pair_style may come again without pair_coeff, so this is not for load_model(). */
+void PairMLEnsemble::check_members()
+{
+  if (settings_.driver > members_)
+    error->all(FLERR, "pair_style mlensemble drive is {}, but '{}' has {} members", settings_.driver, model_file_,
+               members_);
+  if (settings_.ddof >= members_)
+    error->all(FLERR, "pair_style mlensemble ddof is {}, but '{}' has {} member", settings_.ddof, model_file_,
+               members_);
 }
 
 void PairMLEnsemble::check_units()
@@ -198,7 +193,8 @@ void PairMLEnsemble::check_neighbors()
       if (force->special_lj[k] != 1.0)
         error->all(FLERR, "pair_style mlensemble needs all pairs, but special_bonds scales 1-{} neighbors by {}: "
                    "use special_bonds lj/coul 1 1 1, or delete the bonds", k + 1, force->special_lj[k]);
-  if (neighbor->exclude && comm->me == 0)
+  // Not neighbor->exclude, which the neighbour lists set after the styles.
+  if (neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol > 0 && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude hides pairs from pair_style mlensemble and changes its energy");
 }
 
@@ -211,165 +207,37 @@ void PairMLEnsemble::reach_ghosts()
   comm->cutghostuser = std::max(comm->cutghostuser, metadata.layers * metadata.cutoff + neighbor->skin);
 }
 
+void PairMLEnsemble::check_bias()
+{
+  bias_weights_.clear();
+  bias_energy_ = 0.0;
+  if (settings_.bias.form == rareal::BiasSettings::NONE) return;
+  if (update->whichflag == 2)
+    error->all(FLERR, "pair_style mlensemble bias is for dynamics: a minimizer does not see the energy of the bias");
+  bias_weights_.assign(members_, 0.0);
+}
+
+/** Before the first step, so that a file that cannot be written costs no run. */
+void PairMLEnsemble::open_output()
+{
+  if (!atom->tag_enable && (settings_.output.atomic || !settings_.halt.file.empty()))
+    error->all(FLERR, "pair_style mlensemble keywords atomic and halt_file need atoms with ids");
+  if (settings_.output.every == 0 || file_open_) return;
+  int failed = 0;
+  if (comm->me == 0) {
+    file_ = std::make_unique<rareal::DeviationFile>(settings_, update->unit_style);
+    failed = !file_->is_open();
+  }
+  MPI_Bcast(&failed, 1, MPI_INT, 0, world);
+  if (failed)
+    error->all(FLERR, "Cannot write out_file '{}' of pair_style mlensemble: {}", settings_.output.file,
+               utils::getsyserror());
+  file_open_ = true;
+}
+
 double PairMLEnsemble::init_one(int i, int j)
 {
   if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
   cutghost[i][j] = cutghost[j][i] = model_->metadata().cutoff;
   return model_->metadata().cutoff;
-}
-
-/* ---- every step --------------------------------------------------------------------------------------------- */
-
-void PairMLEnsemble::compute(int eflag, int vflag)
-{
-  ev_init(eflag, vflag);
-  const AtomGraph &graph = system_->update(*list);
-
-  // A process without atoms has nothing to evaluate, but takes part in all communication.
-  Evaluation result;
-  if (graph.n_local > 0) {
-    try {
-      result = model_->evaluate(graph);
-    } catch (const rareal::ModelError &failure) {
-      error->one(FLERR, "{}", failure.what());
-    }
-  }
-  collect_energies(graph, result);
-  collect_forces(graph, result);
-  if (vflag_either) tally_virial(graph, result);
-  sum_over_ghosts(forces_.data(), 3 * members_);
-  apply_forces(graph);
-  // compute pair, the reader of the spread, sees to it that energies are tallied whenever it is used.
-  if (eflag_global) tally_spread(graph);
-}
-
-/** The value that drives the dynamics: the mean of the members', or one member's. */
-double PairMLEnsemble::driving_mean(const double *members, std::size_t stride) const
-{
-  return driver_ ? members[(driver_ - 1) * stride] : rareal::spread(members, members_, stride).mean;
-}
-
-void PairMLEnsemble::collect_energies(const AtomGraph &graph, const Evaluation &result)
-{
-  energies_.assign(members_, 0.0);
-  for (int m = 0; m < members_; ++m)
-    for (std::int64_t n = 0; n < graph.n_local; ++n) energies_[m] += result.energies[m * graph.n_local + n];
-  for (auto &energy : energies_) energy *= energy_scale_;
-
-  if (!eflag_either) return;
-  double self = 0.0;
-  for (std::int64_t n = 0; n < graph.n_local; ++n) {
-    const int i = graph.atoms[n];
-    const double self_energy = energy_scale_ * self_energies_[atom->type[i]];
-    self += self_energy;
-    if (eflag_atom) eatom[i] += energy_scale_ * driving_mean(result.energies + n, graph.n_local) + self_energy;
-  }
-  if (eflag_global) eng_vdwl += driving_mean(energies_.data(), 1) + self;
-}
-
-void PairMLEnsemble::collect_forces(const AtomGraph &graph, const Evaluation &result)
-{
-  forces_.assign(static_cast<std::size_t>(atom->nlocal + atom->nghost) * members_ * 3, 0.0);
-  const double *g = result.gradients;
-  for (int m = 0; m < members_; ++m) {
-    for (std::size_t p = 0; p < graph.n_edges(); ++p, g += 3) {
-      double *fi = &forces_[(static_cast<std::size_t>(graph.atoms[graph.centers[p]]) * members_ + m) * 3];
-      double *fj = &forces_[(static_cast<std::size_t>(graph.atoms[graph.neighbors[p]]) * members_ + m) * 3];
-      for (int a = 0; a < 3; ++a) {
-        fi[a] += energy_scale_ * g[a];
-        fj[a] -= energy_scale_ * g[a];
-      }
-    }
-  }
-}
-
-/** W_ab = -sum over edges of r_a dE/dr_b; per atom, an edge belongs to its central atom. */
-void PairMLEnsemble::tally_virial(const AtomGraph &graph, const Evaluation &result)
-{
-  // In message-passing models ghosts are centres of edges, too. Their share is brought home here, because LAMMPS does
-  // so with newton on only.
-  const bool ghost_centers = vflag_atom && model_->metadata().layers > 1;
-  const auto clear_ghosts = [this] {
-    if (atom->nghost) std::fill_n(vatom[atom->nlocal], 6 * atom->nghost, 0.0);
-  };
-  if (ghost_centers) clear_ghosts();
-
-  const std::size_t edges = graph.n_edges();
-  for (std::size_t p = 0; p < edges; ++p) {
-    const double *r = &graph.vectors[3 * p];
-    double g[3];
-    for (int a = 0; a < 3; ++a) g[a] = -energy_scale_ * driving_mean(result.gradients + 3 * p + a, 3 * edges);
-    const double w[6] = {r[0] * g[0], r[1] * g[1], r[2] * g[2], r[0] * g[1], r[0] * g[2], r[1] * g[2]};
-    if (vflag_global)
-      for (int k = 0; k < 6; ++k) virial[k] += w[k];
-    if (vflag_atom)
-      for (int k = 0; k < 6; ++k) vatom[graph.atoms[graph.centers[p]]][k] += w[k];
-  }
-  if (!ghost_centers) return;
-  sum_over_ghosts(atom->nmax ? vatom[0] : nullptr, 6);
-  clear_ghosts();
-}
-
-/** Adds what ghosts collected to the atoms that they are images of. */
-void PairMLEnsemble::sum_over_ghosts(double *data, int stride)
-{
-  for (int first = 0; first < stride; first += comm_width) {
-    columns_ = {data, stride, first, std::min(comm_width, stride - first)};
-    comm->reverse_comm(this, columns_.width);
-  }
-}
-
-int PairMLEnsemble::pack_reverse_comm(int n, int first, double *buf)
-{
-  const double *row = columns_.data + static_cast<std::size_t>(first) * columns_.stride + columns_.first;
-  for (int i = 0; i < n; ++i, row += columns_.stride) buf = std::copy_n(row, columns_.width, buf);
-  return n * columns_.width;
-}
-
-void PairMLEnsemble::unpack_reverse_comm(int n, int *atoms, double *buf)
-{
-  for (int i = 0; i < n; ++i) {
-    double *row = columns_.data + static_cast<std::size_t>(atoms[i]) * columns_.stride + columns_.first;
-    for (int k = 0; k < columns_.width; ++k) row[k] += *buf++;
-  }
-}
-
-void PairMLEnsemble::apply_forces(const AtomGraph &graph)
-{
-  for (std::int64_t n = 0; n < graph.n_local; ++n) {
-    const int i = graph.atoms[n];
-    const double *members = &forces_[static_cast<std::size_t>(i) * members_ * 3];
-    for (int a = 0; a < 3; ++a) atom->f[i][a] += driving_mean(members + a, 3);
-  }
-}
-
-void PairMLEnsemble::tally_spread(const AtomGraph &graph)
-{
-  double sum = 0.0, largest = 0.0;
-  for (std::int64_t n = 0; n < graph.n_local; ++n) {
-    const double *members = &forces_[static_cast<std::size_t>(graph.atoms[n]) * members_ * 3];
-    double variance = 0.0;
-    for (int a = 0; a < 3; ++a) variance += rareal::spread(members + a, members_, 3).variance;
-    sum += std::sqrt(variance);
-    largest = std::max(largest, std::sqrt(variance));
-  }
-
-  sums_ = energies_;
-  sums_.push_back(sum);
-  sums_.push_back(static_cast<double>(graph.n_local));
-  MPI_Allreduce(MPI_IN_PLACE, sums_.data(), static_cast<int>(sums_.size()), MPI_DOUBLE, MPI_SUM, world);
-  MPI_Allreduce(MPI_IN_PLACE, &largest, 1, MPI_DOUBLE, MPI_MAX, world);
-
-  // compute pair adds up all processes' values.
-  extra_.fill(0.0);
-  if (comm->me == 0) {
-    extra_[ENERGY_STD] = std::sqrt(rareal::spread(sums_.data(), members_).variance);
-    extra_[FORCE_STD_MAX] = largest;
-    extra_[FORCE_STD_MEAN] = sums_[members_ + 1] > 0.0 ? sums_[members_] / sums_[members_ + 1] : 0.0;
-  }
-}
-
-double PairMLEnsemble::memory_usage()
-{
-  return Pair::memory_usage() + system_->memory_usage() + static_cast<double>(sizeof(double) * forces_.capacity());
 }

@@ -146,12 +146,21 @@ class Lammps:
         setup = SETUP.format(units=units, newton=newton, boundary=boundary, before_data=before_data, masses=masses)
         return setup + STYLE.format(style=style, coeff=coeff or f"pair_coeff * * {model} {' '.join(self.elements)}")
 
+    def single_point_script(
+        self, atoms: Atoms, model: Path, *, ids: Sequence[int] | None = None, **options: str
+    ) -> str:
+        """The script of `single_point`, to which more may be appended; `parse` reads its output."""
+        return self.script(atoms, model, ids=ids, **options) + REPORT  # type: ignore[arg-type]
+
+    def parse(self, atoms: Atoms, output: str, ids: Sequence[int] | None = None) -> Result:
+        """What a run of `single_point_script` says."""
+        return parse(self.folder, output, ids or range(1, len(atoms) + 1), atoms.get_volume())
+
     def single_point(
         self, atoms: Atoms, model: Path, *, ids: Sequence[int] | None = None, ranks: int = 1, **options: str
     ) -> Result:
         """Energy, forces, virial and spread of one configuration; ``options`` as those of `script`."""
-        output = self.run(self.script(atoms, model, ids=ids, **options) + REPORT, ranks)  # type: ignore[arg-type]
-        return parse(self.folder, output, ids or range(1, len(atoms) + 1), atoms.get_volume())
+        return self.parse(atoms, self.run(self.single_point_script(atoms, model, ids=ids, **options), ranks), ids)
 
 
 def random_atoms(count: int, cell: object, periodic: bool, seed: int = 7) -> Atoms:

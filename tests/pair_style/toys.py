@@ -137,6 +137,11 @@ class Expected:
         """[N] norm of the vector std."""
         return np.sqrt(self.forces.var(axis=0).sum(axis=1))
 
+    @property
+    def virial_std(self) -> np.ndarray:
+        """[3, 3] of every component."""
+        return self.virials.std(axis=0)
+
 
 def evaluate(path: Path, atoms: Atoms) -> Expected:
     """Evaluate a model file on one graph of the periodic system: no ghosts, ASE's neighbour list."""
