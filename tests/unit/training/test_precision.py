@@ -119,6 +119,9 @@ def test_groups_share_the_memory() -> None:
 class Push:
     """A repulsion of 1 eV Å / r between the first two atoms."""
 
+    def check_cutoff(self, elements: Sequence[str], cutoff: float) -> None:
+        assert cutoff > 0.0
+
     def energy_forces(self, frame: Frame) -> tuple[float, Array]:
         line = frame.positions[1] - frame.positions[0]
         distance = float(np.linalg.norm(line))
