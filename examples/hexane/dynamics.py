@@ -1,6 +1,6 @@
 """Make the data that train-ani.yaml and train-painn.yaml are for: hexane at 500 K, labelled with GFN2-xTB.
 
-    python examples/hexane/dynamics.py        # about seven minutes
+    python examples/hexane/dynamics.py        # about ten minutes
 
 Writes ``hexane-500K.h5`` (2000 frames, 25 fs apart) and ``hexane-500K-test.h5`` (500 frames of another trajectory),
 in the ANI layout. The structure and the engine are those of hexane.yaml.

@@ -5,6 +5,8 @@
 // One exponential serves all three: erf(x) = 1 - P(t) exp(-x^2), t = 1 / (1 + p x), Abramowitz and Stegun 7.1.26, whose
 // error of 1.5e-7 is that of single precision. Double precision is left to PyTorch's own functions.
 
+#include "clones.h"
+
 #include <torch/library.h>
 #include <ATen/ATen.h>
 
@@ -15,11 +17,8 @@
 #include <tuple>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-// glibc has vector versions of expf; one clone per instruction set, chosen when the library is loaded.
+// glibc has vector versions of expf.
 extern "C" __attribute__((__simd__("notinbranch"))) float expf(float);
-#define RAREAL_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define RAREAL_CLONES
 #endif
 
 namespace {

@@ -5,6 +5,8 @@
 //
 // A matrix library is made for other shapes: a few rows of cotangents against thousands of rows of J. Single precision.
 
+#include "clones.h"
+
 #include <torch/library.h>
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -13,12 +15,6 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define RAREAL_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define RAREAL_CLONES
-#endif
 
 namespace {
 

@@ -17,6 +17,8 @@
 // Shapes: x [M, n, 3F], v [M, n, 3, F], w [M, P, 3F], unit [M, P, 3], a [M, n, F], b [M, n, 3, F], edges int64 [2, P].
 // The members and the features are independent: threads share them out and never write to the same place.
 
+#include "clones.h"
+
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 #include <ATen/ATen.h>
@@ -26,12 +28,6 @@
 #include <array>
 #include <cstdint>
 #include <tuple>
-
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define RAREAL_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define RAREAL_CLONES
-#endif
 
 namespace {
 
