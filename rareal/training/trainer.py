@@ -20,7 +20,7 @@ from rareal.protocols import Model, Progress, Repulsion
 from rareal.records import Array, LabeledFrame, Trained
 from rareal.training.checkpoint import Checkpoint
 from rareal.training.config import Config
-from rareal.training.fit import fit
+from rareal.training.fit import Fit, fit
 from rareal.training.groups import groups_of, without_repulsion
 from rareal.training.outliers import describe, frame_weights, self_energies
 from rareal.training.validation import whole_set_errors
@@ -133,22 +133,8 @@ class CommitteeTrainer:
             if config.keep_optimizer:
                 torch.save(outcome.optimizer, folder / OPTIMIZER)
             self._release(model, trained, data, energies, content_hash)
-        write_npz(folder / SPLIT, train=mask)
-        write_json(
-            folder / SUMMARY,
-            {
-                "best": trained.best,
-                "energy_mae_eV": trained.energy_mae,
-                "force_mae_eV_A": trained.force_mae,
-                "validation": [errors._asdict() for errors in outcome.members],
-                "training_overlap": trained.training_overlap,
-                "softened": int(np.sum(weights < [f.weight for f in data])),
-                "notes": trained.notes,
-                "epochs": outcome.epochs,
-                "seconds": outcome.seconds,
-                "device": str(device),
-            },
-        )
+        softened = int(np.sum(weights < [f.weight for f in data]))
+        _record(folder, trained, outcome, softened=softened, device=str(device))
         checkpoint.remove()
         return trained
 
@@ -268,3 +254,22 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _record(folder: Path, trained: Trained, outcome: Fit, **more: Any) -> None:
+    """The split and the summary, from which `CommitteeTrainer.load` knows the training again."""
+    write_npz(folder / SPLIT, train=trained.mask)
+    write_json(
+        folder / SUMMARY,
+        {
+            "best": trained.best,
+            "energy_mae_eV": trained.energy_mae,
+            "force_mae_eV_A": trained.force_mae,
+            "validation": [errors._asdict() for errors in outcome.members],
+            "training_overlap": trained.training_overlap,
+            "notes": trained.notes,
+            "epochs": outcome.epochs,
+            "seconds": outcome.seconds,
+            **more,
+        },
+    )
