@@ -1,32 +1,17 @@
-// A committee of potentials in one model file: loads it, checks its metadata, evaluates it. Knows nothing of LAMMPS.
+// A committee of potentials in one model file: loads it, checks it, evaluates it. Knows nothing of LAMMPS.
 
 #ifndef RAREAL_ENSEMBLE_MODEL_H
 #define RAREAL_ENSEMBLE_MODEL_H
 
 #include "atom_graph.h"
+#include "model_error.h"
+#include "model_metadata.h"
+#include "resource_policy.h"
 
 #include <memory>
-#include <stdexcept>
 #include <string>
-#include <vector>
 
 namespace rareal {
-
-/** A model file that cannot be used, or a model that fails; the message names the file. */
-class ModelError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-/** The JSON that a model file carries; energies in eV, lengths in Angstrom. */
-struct ModelMetadata {
-  std::string architecture;
-  std::vector<std::string> elements;
-  std::vector<double> self_energies;
-  double cutoff = 0.0;
-  int layers = 0;    // message-passing layers; 0 and 1 need no neighbours of ghosts
-  int members = 0;
-  bool double_precision = false;
-};
 
 /** What the committee says of a graph. Valid until the next evaluation. */
 struct Evaluation {
@@ -36,21 +21,30 @@ struct Evaluation {
 
 class EnsembleModel {
  public:
-  /** Raises ModelError where the file is no committee that this version understands. */
-  explicit EnsembleModel(const std::string &path);
+  /** Raises ModelError where the file is no committee that this version understands, or no such device is there.
+   *
+   * The committee is evaluated once here, on a few atoms of all its elements, so that a file whose weights are no
+   * numbers, or which is not what its metadata promise, is refused before a run.
+   */
+  EnsembleModel(const std::string &path, DeviceChoice choice, int rank_on_node);
   ~EnsembleModel();
 
   const ModelMetadata &metadata() const { return metadata_; }
   Evaluation evaluate(const AtomGraph &graph);
 
+  /** For the log: "TorchScript on cpu". */
+  std::string description() const;
+
   /** PyTorch has threads of its own, whose number is one per process. */
   static void set_threads(int threads);
 
  private:
-  struct Script;
+  struct State;
+  void try_out();
+
   std::string path_;
   ModelMetadata metadata_;
-  std::unique_ptr<Script> script_;
+  std::unique_ptr<State> state_;
 };
 
 }    // namespace rareal

@@ -10,6 +10,7 @@
 
 using namespace LAMMPS_NS;
 using rareal::BiasSettings;
+using rareal::DeviceChoice;
 using rareal::EnsembleSettings;
 
 double BiasSettings::energy(double variance) const
@@ -96,6 +97,19 @@ void parse_drive(Words &words, EnsembleSettings &settings)
   if (word != "mean" && settings.driver < 1) words.refuse("'mean' or the number of a member (1, 2, ...)", word);
 }
 
+void parse_device(Words &words, EnsembleSettings &settings)
+{
+  const std::string &word = words.value();
+  if (word == "cpu")
+    settings.device = DeviceChoice::CPU;
+  else if (word == "cuda")
+    settings.device = DeviceChoice::CUDA;
+  else if (word == "auto")
+    settings.device = DeviceChoice::AUTO;
+  else
+    words.refuse("'cpu', 'cuda' or 'auto'", word);
+}
+
 void parse_bias(Words &words, EnsembleSettings &settings)
 {
   auto &bias = settings.bias;
@@ -134,6 +148,7 @@ struct Keyword {
 
 const Keyword keywords[] = {
     {"drive", parse_drive, false},
+    {"device", parse_device, false},
     {"ddof", [](Words &w, EnsembleSettings &s) {
        if ((s.ddof = w.integer(0, "0 or 1")) > 1) w.refuse("0 or 1", std::to_string(s.ddof));
      }, false},

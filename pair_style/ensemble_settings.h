@@ -3,6 +3,8 @@
 #ifndef RAREAL_ENSEMBLE_SETTINGS_H
 #define RAREAL_ENSEMBLE_SETTINGS_H
 
+#include "resource_policy.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -52,6 +54,7 @@ struct HaltSettings {
 };
 
 struct EnsembleSettings {
+  DeviceChoice device = DeviceChoice::CPU;
   int driver = 0;    // 0: the mean drives the dynamics; k: member k
   int ddof = 0;      // variances are divided by members - ddof
   double scale = 1.0;

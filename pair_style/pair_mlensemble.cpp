@@ -7,6 +7,7 @@
 #include "ensemble_model.h"
 #include "halt.h"
 #include "lammps_system.h"
+#include "node.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -86,18 +87,18 @@ void PairMLEnsemble::coeff(int narg, char **arg)
 {
   if (!allocated) allocate();
   if (narg < 3) error->all(FLERR, "pair_coeff for mlensemble is: * * <model file> <element of each atom type>");
-  load_model(arg[2]);
+  const std::string path = utils::get_potential_file_path(arg[2]);
+  load_model(path.empty() ? arg[2] : path);
   map_types(narg, arg);
 }
 
-void PairMLEnsemble::load_model(const std::string &file)
+void PairMLEnsemble::load_model(const std::string &path)
 {
   evaluated_ = false;
   halt_.reset();    // it knows the elements of the atom types
-  std::string path = utils::get_potential_file_path(file), message;
-  if (path.empty()) path = file;
+  std::string message;
   try {
-    model_ = std::make_unique<rareal::EnsembleModel>(path);
+    model_ = std::make_unique<rareal::EnsembleModel>(path, settings_.device, rareal::find_node(world).rank);
   } catch (const rareal::ModelError &failure) {
     message = failure.what();
   }
@@ -114,6 +115,7 @@ void PairMLEnsemble::load_model(const std::string &file)
   }
 
   model_file_ = path;
+  model_device_ = settings_.device;
   members_ = model_->metadata().members;
   if (members_ == 1 && comm->me == 0)
     error->warning(FLERR, "'{}' has one member: its standard deviations are zero and mean nothing", path);
@@ -155,13 +157,29 @@ void PairMLEnsemble::init_style()
   std_factor_ = settings_.scale * std::sqrt(static_cast<double>(members_) / (members_ - settings_.ddof));
   if (settings_.halt.active() && !halt_)
     halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
-  rareal::EnsembleModel::set_threads(comm->nthreads);
+  if (settings_.device != model_device_) load_model(model_file_);    // pair_style came again without pair_coeff
+  share_cores();
   if (model_->metadata().layers > 1) {
     reach_ghosts();
     neighbor->add_request(this, NeighConst::REQ_FULL | NeighConst::REQ_GHOST);
   } else {
     neighbor->add_request(this, NeighConst::REQ_FULL);
   }
+}
+
+/** PyTorch gets LAMMPS's number of threads, but not more than the processes of a node have cores; the log says so. */
+void PairMLEnsemble::share_cores()
+{
+  const auto node = rareal::find_node(world);
+  const int wanted = std::max(1, comm->nthreads), threads = rareal::threads_of(wanted, node.own_cores);
+  rareal::EnsembleModel::set_threads(threads);
+  auto text = fmt::format("pair_style mlensemble: {}, {} thread{} per process", model_->description(), threads,
+                          threads > 1 ? "s" : "");
+  if (threads < wanted)
+    text += fmt::format(" instead of {}: {} process{} on {} core{}", wanted, node.processes,
+                        node.processes > 1 ? "es" : "", node.cores, node.cores > 1 ? "s" : "");
+  if (comm->me == 0 && text != resources_) utils::logmesg(lmp, "{}\n", text);
+  resources_ = text;
 }
 
 /** pair_style may come again without pair_coeff, so this is not for load_model(). */

@@ -42,7 +42,8 @@ class PairMLEnsemble : public Pair {
 
  private:
   void allocate();
-  void load_model(const std::string &file);
+  void load_model(const std::string &path);
+  void share_cores();
   void map_types(int narg, char **arg);
   void check_members();
   void check_units();
@@ -79,6 +80,8 @@ class PairMLEnsemble : public Pair {
   bool file_open_ = false;
   bigint written_step_ = -1;
   std::string model_file_;
+  rareal::DeviceChoice model_device_ = rareal::DeviceChoice::CPU;    // what it was loaded for
+  std::string resources_;                                            // as the log has them
   int members_ = 0;
   double energy_scale_ = 1.0;             // eV in LAMMPS's energy unit
   double std_factor_ = 1.0;               // from a population's standard deviation to the reported one

@@ -233,24 +233,58 @@ def evaluate(
         typer.echo(f"\nPlots: {', '.join(map(str, written))}")
 
 
-@app.command()
+EXPORT_HELP = """Compile a model file for LAMMPS, or write one that has learnt nothing.
+
+From MODEL, a TorchScript file (.pt) as `rareal run` and `train` write them, to an AOTInductor package (.pt2): the same \
+committee as machine code, for this version of torch and this kind of processor. That takes a C++ compiler and a \
+minute or two. Or, with --random, an untrained committee, for tests and benchmarks, in either form.
+
+\b
+    rareal export hexane.pt -o hexane.pt2
+    rareal export --random --model painn -o random.pt
+"""
+
+
+@app.command(help=EXPORT_HELP)
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model file to write.")],
-    random: Annotated[bool, typer.Option("--random", help="Random weights: there is nothing else to export.")] = False,
-    model: Annotated[str, typer.Option(help="ani, painn or schnet, with its default settings.")] = "ani",
-    members: Annotated[int, typer.Option(min=1, help="Members of the committee.")] = 4,
-    elements: Annotated[str, typer.Option(help="Chemical symbols, in the order of the model file.")] = "C,H",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Root of the random weights.")] = 1,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .pt2 a package, else TorchScript.")
+    ],
+    source: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model file.", show_default=False)] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random weights instead of MODEL.")] = False,
+    model: Annotated[str, typer.Option(help="With --random: ani, painn or schnet, its settings at their defaults.")] = "ani",
+    members: Annotated[int, typer.Option(min=1, help="With --random: members of the committee.")] = 4,
+    elements: Annotated[str, typer.Option(help="With --random: chemical symbols, in the order of the file.")] = "C,H",
+    dtype: Annotated[str, typer.Option(help="With --random: float32 or float64.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="With --random: root of the weights.")] = 1,
+    device: Annotated[str, typer.Option(help="What a package is compiled for, cpu or cuda.")] = "cpu",
 ) -> None:
-    """Write a committee that has learnt nothing, for tests and benchmarks: rareal export --random -o random.pt"""
+    """Compile a model file for LAMMPS, or write one that has learnt nothing."""
     from rareal.errors import ConfigError
 
-    if not random:
-        raise ConfigError("say --random for a committee without training; `rareal run` and `train` write trained ones")
+    package = output.suffix == ".pt2"
+    if random == (source is not None):
+        raise ConfigError("name a model file, or say --random for a committee without training; one of the two")
+    if not package and not random:
+        raise ConfigError(f"-o {output}: a model file is compiled to a package, whose name ends in .pt2")
+    if package:
+        from rareal.compiled import compile_file
+    if source is not None:
+        compile_file(source, output, device)
+        typer.echo(f"{source} compiled for {device} in {output}")
+        return
+    import tempfile
+
     from rareal.untrained import write_untrained
 
-    write_untrained(output, model, [e.strip() for e in elements.split(",") if e.strip()], members, dtype, seed)
+    symbols = [e.strip() for e in elements.split(",") if e.strip()]
+    if package:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "random.pt"
+            write_untrained(plain, model, symbols, members, dtype, seed)
+            compile_file(plain, output, device)
+    else:
+        write_untrained(output, model, symbols, members, dtype, seed)
     typer.echo(f"{members} untrained members of {model} for {elements} in {output}")
 
 

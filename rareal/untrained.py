@@ -20,6 +20,8 @@ KINDS_WITH_DEFAULTS = ("ani", "painn", "schnet")
 def write_untrained(path: Path, model: str, elements: Sequence[str], members: int, dtype: str, seed: int) -> None:
     """Write a committee with random weights and all settings at their defaults; self-energies are zero.
 
+    TorchScript; `rareal.compiled` makes a package of it.
+
     Raises
     ------
     ConfigError

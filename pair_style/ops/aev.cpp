@@ -322,14 +322,23 @@ Tensor aev_jacobian(const Tensor &species, const Tensor &edge_index, const Tenso
 
 }    // namespace
 
+// SymInt: the number of atoms may be a symbol where a model is compiled ahead of time.
 #define RAREAL_AEV_PARAMETERS \
-  "int n_local, int elements, float[] radial, float[] shifts_r, float[] angular, float[] shifts_a, float[] sections"
+  "SymInt n_local, int elements, float[] radial, float[] shifts_r, float[] angular, float[] shifts_a, float[] sections"
 
 TORCH_LIBRARY(rareal, library)
 {
-  library.def("aev(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS ") -> Tensor", &aev);
+  library.def("aev(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS ") -> Tensor");
   library.def("aev_vjp(Tensor cotangents, Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS
-              ") -> Tensor", &aev_vjp);
+              ") -> Tensor");
   library.def("aev_jacobian(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS
-              ") -> Tensor", &aev_jacobian);
+              ") -> Tensor");
+}
+
+// For other devices see portable.cpp.
+TORCH_LIBRARY_IMPL(rareal, CPU, library)
+{
+  library.impl("aev", &aev);
+  library.impl("aev_vjp", &aev_vjp);
+  library.impl("aev_jacobian", &aev_jacobian);
 }

@@ -83,7 +83,14 @@ Tensor gelu_adjoint_(Tensor adjoint, const Tensor &slope, const Tensor &tangent,
 
 TORCH_LIBRARY_FRAGMENT(rareal, library)
 {
-  library.def("gelu_derivatives(Tensor z) -> (Tensor, Tensor, Tensor)", &gelu_derivatives);
+  library.def("gelu_derivatives(Tensor z) -> (Tensor, Tensor, Tensor)");
   library.def("gelu_adjoint_(Tensor(a!) adjoint, Tensor slope, Tensor tangent, Tensor back, Tensor curvature) "
-              "-> Tensor(a!)", &gelu_adjoint_);
+              "-> Tensor(a!)");
+}
+
+// For other devices see portable.cpp.
+TORCH_LIBRARY_IMPL(rareal, CPU, library)
+{
+  library.impl("gelu_derivatives", &gelu_derivatives);
+  library.impl("gelu_adjoint_", &gelu_adjoint_);
 }

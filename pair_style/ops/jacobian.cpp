@@ -117,7 +117,13 @@ Tensor jacobian_product_transposed(const Tensor &adjoints, std::vector<Tensor> j
 
 TORCH_LIBRARY_FRAGMENT(rareal, library)
 {
-  library.def("jacobian_product(Tensor cotangents, Tensor[] jacobians) -> Tensor", &jacobian_product);
-  library.def("jacobian_product_transposed(Tensor adjoints, Tensor[] jacobians) -> Tensor",
-              &jacobian_product_transposed);
+  library.def("jacobian_product(Tensor cotangents, Tensor[] jacobians) -> Tensor");
+  library.def("jacobian_product_transposed(Tensor adjoints, Tensor[] jacobians) -> Tensor");
+}
+
+// For other devices see portable.cpp.
+TORCH_LIBRARY_IMPL(rareal, CPU, library)
+{
+  library.impl("jacobian_product", &jacobian_product);
+  library.impl("jacobian_product_transposed", &jacobian_product_transposed);
 }

@@ -350,9 +350,10 @@ template <typename Signature> auto operation(const char *name)
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Tensor or_zeros(const Tensor &gradient, at::IntArrayRef sizes, const Tensor &like)
+// Sizes are symbols where a model is compiled ahead of time.
+Tensor or_zeros(const Tensor &gradient, at::SymIntArrayRef sizes, const Tensor &like)
 {
-  return gradient.defined() ? gradient : at::zeros(sizes, like.options());
+  return gradient.defined() ? gradient : at::zeros_symint(sizes, like.options());
 }
 
 struct MessageBackward : torch::autograd::Function<MessageBackward> {
@@ -377,9 +378,9 @@ struct MessageBackward : torch::autograd::Function<MessageBackward> {
     const auto s = context->get_saved_variables();
     at::AutoDispatchBelowADInplaceOrView below;    // third derivatives are nobody's business
     const auto [gx, gv, gw, gu, ga, gb] =
-        op.call(s[0], s[1], s[2], s[3], s[4], s[5], s[6], or_zeros(d[0], s[0].sizes(), s[0]),
-                or_zeros(d[1], s[1].sizes(), s[0]), or_zeros(d[2], s[2].sizes(), s[0]),
-                or_zeros(d[3], s[3].sizes(), s[0]));
+        op.call(s[0], s[1], s[2], s[3], s[4], s[5], s[6], or_zeros(d[0], s[0].sym_sizes(), s[0]),
+                or_zeros(d[1], s[1].sym_sizes(), s[0]), or_zeros(d[2], s[2].sym_sizes(), s[0]),
+                or_zeros(d[3], s[3].sym_sizes(), s[0]));
     return {gx, gv, gw, gu, Tensor(), ga, gb};
   }
 };
@@ -399,7 +400,7 @@ struct Message : torch::autograd::Function<Message> {
   static variable_list backward(AutogradContext *context, variable_list d)
   {
     const auto s = context->get_saved_variables();
-    const auto sizes = s[1].sizes();
+    const auto sizes = s[1].sym_sizes();
     const auto gradients = MessageBackward::apply(s[0], s[1], s[2], s[3], s[4],
                                                   or_zeros(d[0], {sizes[0], sizes[1], sizes[3]}, s[0]),
                                                   or_zeros(d[1], sizes, s[0]));

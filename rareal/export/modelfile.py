@@ -1,6 +1,6 @@
 """The model file: a whole committee in TorchScript with its metadata, written, checked and read here.
 
-The metadata travel as the extra file ``rareal.json`` inside the archive. ``forward(species, edge_index, edge_vec,
+The metadata travel as the extra file ``rareal.json`` inside the archive (`rareal.export.archive`). ``forward(species, edge_index, edge_vec,
 n_local)`` returns the members' atomic energies [M, n_local] without self-energies and the gradients of their sums with
 respect to the edge vectors [M, P, 3]; `Committee` turns these into energies and forces, as the pair style does.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,15 @@ from torch import Tensor, nn
 
 import rareal
 from rareal.errors import ModelFileError
+from rareal.export import archive
+from rareal.export.archive import EXTRA, UNITS, Metadata
+from rareal.export.package import Package
 from rareal.neighbours import all_edges
 from rareal.plugin import load_ops
 from rareal.protocols import EnergyForces, Repulsion
 from rareal.records import Array, Frame
 
-FORMAT = 1
-EXTRA = "rareal.json"
-UNITS = {"energy": "eV", "length": "angstrom"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a model file says of itself; see DESIGN, "Model file". Energies in eV, lengths in Å."""
-
-    architecture: str
-    elements: tuple[str, ...]
-    self_energies: tuple[float, ...]
-    cutoff: float
-    layers: int
-    members: int
-    dtype: str
-    dataset_hash: str
-    best_member: int
-    units: dict[str, str]
-    rareal_version: str
-    format: int = FORMAT
-    ops: tuple[str, ...] = ("rareal",)
-    repulsion: dict[str, Any] | None = None
 
 
 class WithRepulsion(nn.Module):
@@ -142,8 +122,8 @@ def _check_parity(model: Any, exported: Committee, frames: Sequence[Frame], repu
 class Committee:
     """A model file in Python: the members' energies and forces of a frame, as LAMMPS computes them."""
 
-    def __init__(self, script: torch.jit.ScriptModule, metadata: Metadata) -> None:
-        self.script = script
+    def __init__(self, model: Any, metadata: Metadata) -> None:
+        self.model = model
         self.metadata = metadata
         self.dtype = DTYPES[metadata.dtype]
         numbers = [atomic_numbers[e] for e in metadata.elements]
@@ -152,32 +132,53 @@ class Committee:
 
     @classmethod
     def load(cls, path: Path) -> Committee:
-        """Read a model file.
+        """Read a model file, TorchScript or an AOTInductor package.
 
         Raises
         ------
         ModelFileError
-            If it is missing, no TorchScript archive, without our metadata, or of a format we do not know.
+            If it is missing, damaged, foreign, or of a format we do not know, or predicts no numbers.
         """
         load_ops()
-        if not path.is_file():
-            raise ModelFileError(f"{path}: no such model file")
-        extra = {EXTRA: b""}
+        metadata, package = archive.read(path)
         try:
-            script = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            model: Any = (
+                Package.load(path, metadata.compiled, metadata.cutoff)
+                if package
+                else torch.jit.load(str(path), map_location="cpu")
+            )
+        except (RuntimeError, ValueError, AttributeError) as error:
             raise ModelFileError(
-                f"{path} is no model file that torch {torch.__version__} can read: {reason}"
+                f"{path} is no model file that torch {torch.__version__} can read: {_first_line(error)}"
             ) from error
-        if not extra[EXTRA]:
-            raise ModelFileError(f"{path} is TorchScript but carries no rareal metadata; export it with rareal")
-        fields = json.loads(extra[EXTRA])
-        if fields["format"] != FORMAT:
-            raise ModelFileError(f"{path} has format {fields['format']}; this rareal reads format {FORMAT}")
-        for name in ("elements", "self_energies", "ops"):
-            fields[name] = tuple(fields[name])
-        return cls(script, Metadata(**fields))
+        committee = cls(model, metadata)
+        committee._try_out(path)
+        return committee
+
+    def _try_out(self, path: Path) -> None:
+        """Evaluate a zigzag chain of all elements, as the pair style does: the file is what its metadata promise."""
+        count, cutoff = max(3, len(self.metadata.elements)), self.metadata.cutoff
+        places = torch.arange(count, dtype=torch.float64)[:, None] * torch.tensor([0.25 * cutoff, 0.0, 0.0])
+        places[1::2, 1:] += torch.tensor([0.15, 0.015]) * cutoff
+        left = torch.arange(count - 1)
+        edges = torch.stack([torch.cat([left, left + 1]), torch.cat([left + 1, left])])
+        edges = edges[:, torch.argsort(edges[0], stable=True)]
+        species = torch.arange(count) % len(self.metadata.elements)
+        try:
+            found = self._evaluate(species, edges, places[edges[1]] - places[edges[0]])
+        except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} cannot be evaluated: {_first_line(error)}") from error
+        members = self.metadata.members
+        if [list(part.shape) for part in found] != [[members, count], [members, edges.shape[1], 3]]:
+            raise ModelFileError(f"{path} returned arrays of other shapes than its metadata promise")
+        if any(part.dtype != self.dtype for part in found):
+            raise ModelFileError(f"{path} promises {self.metadata.dtype}, but computes in another precision")
+        if not all(bool(torch.isfinite(part).all()) for part in found):
+            raise ModelFileError(f"{path} predicts energies or forces that are no numbers")
+
+    def _evaluate(self, species: Tensor, index: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        energies, gradients = self.model(species, index, vectors.to(self.dtype), len(species))
+        return energies.detach(), gradients.detach()
 
     def energies_forces(self, frame: Frame) -> tuple[Array, Array]:
         """Total energies of the members [M], eV, and their forces [M, N, 3], eV/Å.
@@ -194,13 +195,13 @@ class Committee:
             )
         species = torch.tensor([self._species[int(z)] for z in frame.numbers])
         index, vectors = all_edges(frame, self.metadata.cutoff)
-        atomic, gradients = self.script(species, index, vectors.to(self.dtype), len(species))
+        atomic, gradients = self._evaluate(species, index, vectors)
         forces = torch.zeros((atomic.shape[0], len(species), 3), dtype=torch.float64)
-        gradients = gradients.detach().double()
+        gradients = gradients.double()
         forces.index_add_(1, index[0], gradients)
         forces.index_add_(1, index[1], -gradients)
         shift = sum(self.self_energy[int(z)] for z in frame.numbers)
-        return atomic.detach().double().sum(1).numpy() + shift, forces.numpy()
+        return atomic.double().sum(1).numpy() + shift, forces.numpy()
 
     def surface(self) -> EnergyForces:
         """The committee mean as a potential-energy surface."""
@@ -210,3 +211,7 @@ class Committee:
             return float(energies.mean()), forces.mean(0)
 
         return mean
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

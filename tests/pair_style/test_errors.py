@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from ase import Atoms
 from toys import ManyBody, save_committee
 
@@ -36,6 +34,8 @@ def message(lammps: Lammps, script: str, ranks: int = 1) -> str:
         ("mlensemble drive best", "* * {model} C H", r"drive is 'mean' or the number of a member .* not 'best'"),
         ("mlensemble drive", "* * {model} C H", r"keyword 'drive' needs a value"),
         ("mlensemble members 2", "* * {model} C H", r"Unknown pair_style mlensemble keyword 'members'; known: drive"),
+        ("mlensemble device", "* * {model} C H", r"keyword 'device' needs a value"),
+        ("mlensemble device gpu", "* * {model} C H", r"device is 'cpu', 'cuda' or 'auto', not 'gpu'"),
         ("mlensemble ddof 2", "* * {model} C H", r"ddof is 0 or 1, not '2'"),
         ("mlensemble ddof one", "* * {model} C H", r"ddof is 0 or 1, not 'one'"),
         ("mlensemble scale 0", "* * {model} C H", r"scale is a number > 0, not '0'"),
@@ -80,38 +80,6 @@ def test_input(
 def test_units(units: str, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
     script = lammps.script(cluster, models("float64"), units=units)
     assert f"metal or real, but this input has units {units}" in message(lammps, script + "run 0\n")
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_damaged_file(ranks: int, lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
-    whole = models("float64").read_bytes()
-    (lammps.folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
-    (lammps.folder / "text.pt").write_text("pair_coeff\n")
-    for name in ("cut.pt", "text.pt"):
-        script = lammps.script(cluster, lammps.folder / name)
-        assert f"{name}' is no TorchScript file, or is damaged" in message(lammps, script, ranks)
-
-
-def test_file_without_metadata(lammps: Lammps, cluster: Atoms) -> None:
-    torch.jit.save(torch.jit.script(torch.nn.Identity()), str(lammps.folder / "bare.pt"))
-    assert "bare.pt' carries no rareal metadata" in message(lammps, lammps.script(cluster, lammps.folder / "bare.pt"))
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        ({"format": 2, "rareal_version": "9.9"}, r"has format 2, .* reads format 1: use .*\(9\.9\)"),
-        ({"units": {"energy": "kcal/mol", "length": "angstrom"}}, r"energy unit 'kcal/mol', .* needs 'eV'"),
-        ({"dtype": "float16"}, r"dtype 'float16', .* needs 'float32'"),
-        ({"self_energies": [1.0]}, r"2 elements and 1 self-energies"),
-        ({"members": 0}, r"impossible metadata: members 0"),
-        ({"cutoff": "far"}, r"Metadata of model file .*odd\.pt' cannot be read"),
-        ({"members": 3}, r"odd\.pt' returned arrays of other shapes than its metadata promise"),
-    ],
-)
-def test_metadata(metadata: dict[str, Any], expected: str, lammps: Lammps, cluster: Atoms) -> None:
-    path = save_committee(lammps.folder / "odd.pt", ManyBody(2, seed=1, spread=0.1), metadata=metadata)
-    assert re.search(expected, message(lammps, lammps.script(cluster, path) + "run 0\n"))
 
 
 def test_excluded_pairs(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:

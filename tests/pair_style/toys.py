@@ -112,6 +112,7 @@ def save_committee(
         "dtype": dtype,
         "units": {"energy": "eV", "length": "angstrom"},
         "dataset_hash": "none",
+        "best_member": 0,
         "rareal_version": "test",
         "ops": [],
     } | (metadata or {})

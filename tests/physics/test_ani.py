@@ -68,7 +68,7 @@ def test_energies_equal_torchani_with_the_same_weights(frame: Frame, model: ANI,
     aevs = computer(species, torch.from_numpy(frame.positions)[None])
     for member in range(MEMBERS):
         networks = {}
-        for element, network in zip(model.elements, committee.script.networks.children(), strict=True):
+        for element, network in zip(model.elements, committee.model.networks.children(), strict=True):
             weights = [p[member] for name, p in network.named_parameters() if name.startswith("weights")]
             biases = [p[member, 0] for name, p in network.named_parameters() if name.startswith("biases")]
             theirs = AtomicNetwork((weights[0].shape[0], *(w.shape[1] for w in weights)), "gelu", bias=True).double()

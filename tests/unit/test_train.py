@@ -131,7 +131,7 @@ def quick(case: Path) -> None:
 
 
 def weights(path: Path) -> list[torch.Tensor]:
-    return [tensor.clone() for tensor in Committee.load(path).script.state_dict().values()]
+    return [tensor.clone() for tensor in Committee.load(path).model.state_dict().values()]
 
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
