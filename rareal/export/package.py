@@ -146,8 +146,9 @@ class Package:
             )
         if compiled["device"] != "cpu":
             raise ModelFileError(f"{path} was compiled for device {compiled['device']}; in Python use the .pt file")
-        ranks = ("DEFAULT", "AVX2", "AVX512")
-        if ranks.index(compiled["instructions"]) > ranks.index(here["instructions"]):
+        # each instruction set has all of those before it
+        known = ("DEFAULT", "AVX2", "AVX512")
+        if compiled["instructions"] not in known[: known.index(here["instructions"]) + 1]:
             raise ModelFileError(
                 f"{path} was compiled for processors with {compiled['instructions']}; compile it again for this one"
             )

@@ -1,0 +1,189 @@
+"""AOTInductor packages in LAMMPS: what the TorchScript file says that they were compiled from, everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from typer.testing import CliRunner
+
+from rareal.cli import app
+from rareal.compiled import compile_file
+from rareal.errors import ModelFileError
+from rareal.export.modelfile import Committee, write
+from rareal.models import ani, painn, schnet, zbl
+from rareal.records import Frame
+from rareal.testing.lammps import Lammps, Result
+
+Files = Callable[[str], tuple[Path, Path]]
+NAMES = ("ani", "painn", "schnet")
+DTYPE = {"ani": "float64", "painn": "float32", "schnet": "float64"}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+SEEDS = [1, 2, 3]
+
+
+def build(name: str) -> Any:
+    if name == "ani":
+        return ani.build(ani.Config(hidden={"C": (16, 8), "H": (16, 8)}), ("C", "H"), SEEDS)
+    kind: Any = painn if name == "painn" else schnet
+    return kind.build(kind.Config(features=16, layers=2, cutoff=4.0), ("C", "H"), SEEDS)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A committee as TorchScript and as a package, compiled once; ANI on top of a repulsive core."""
+    folder = tmp_path_factory.mktemp("packages")
+
+    def get(name: str) -> tuple[Path, Path]:
+        script, package = folder / f"{name}.pt", folder / f"{name}.pt2"
+        if not package.exists():
+            core = zbl.ZBL() if name == "ani" else None
+            write(build(name), script, [-38.0, -13.0], dtype=DTYPE[name], repulsion=core)
+            if name == "schnet":
+                done = CliRunner().invoke(app, ["export", str(script), "-o", str(package)])
+                assert done.exit_code == 0, done.output
+            else:
+                compile_file(script, package)
+        return script, package
+
+    return get
+
+
+def compare(found: Result, expected: Result, tolerance: float) -> None:
+    scale = tolerance * max(1.0, float(np.abs(expected.forces).max()))
+    assert found.energy == pytest.approx(expected.energy, abs=scale)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=scale)
+    np.testing.assert_allclose(found.atomic, expected.atomic, rtol=0, atol=scale)
+    np.testing.assert_allclose(found.spread, expected.spread, rtol=0, atol=scale)
+    np.testing.assert_allclose(found.virial, expected.virial, rtol=0, atol=10 * scale)
+    np.testing.assert_allclose(found.atomic_virial_sum, expected.atomic_virial_sum, rtol=0, atol=10 * scale)
+    assert expected.spread[0] > 1e-4
+
+
+@pytest.mark.parametrize(("system", "ranks", "newton"), [
+    ("tilted", 1, "on"), ("tiny", 1, "off"), ("crystal", 2, "off"), ("crystal", 4, "on"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_torchscript(
+    name: str, system: str, ranks: int, newton: str, files: Files, lammps: Lammps, request: pytest.FixtureRequest
+) -> None:
+    atoms: Atoms = request.getfixturevalue(system)
+    expected, found = (lammps.single_point(atoms, file, ranks=ranks, newton=newton) for file in files(name))
+    compare(found, expected, TOLERANCE[DTYPE[name]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_atoms_that_a_compiler_may_not_expect(name: str, files: Files, lammps: Lammps) -> None:
+    """A process with one atom, one with none; atoms without neighbours; one pair."""
+    lonely = Atoms("CHC", [[2, 5, 5], [8, 5, 5], [14, 5, 5]], cell=[20, 10, 10])
+    pair = Atoms("CH", [[4.6, 5, 5], [5.6, 5, 5]], cell=[10, 10, 10])
+    for atoms, ranks, grid in ((lonely, 1, "* * *"), (lonely, 4, "4 1 1"), (pair, 1, "* * *"), (pair, 2, "2 1 1")):
+        script, package = (
+            lammps.single_point(atoms, file, ranks=ranks, before_data=f"processors {grid}") for file in files(name)
+        )
+        tolerance = TOLERANCE[DTYPE[name]]
+        assert package.energy == pytest.approx(script.energy, abs=tolerance)
+        np.testing.assert_allclose(package.forces, script.forces, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(package.spread, script.spread, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_python(name: str, files: Files, tilted: Atoms, lammps: Lammps) -> None:
+    """A package in Python is the TorchScript file in Python, and LAMMPS with the package."""
+    frame = Frame(tilted.numbers.astype(np.int64), tilted.positions, np.array(tilted.cell), (True, True, True))
+    script, package = (Committee.load(file).energies_forces(frame) for file in files(name))
+    scale = TOLERANCE[DTYPE[name]] * max(1.0, float(np.abs(script[1]).max()))
+    for found, expected in zip(package, script, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=scale)
+    result = lammps.single_point(tilted, files(name)[1])
+    assert result.energy == pytest.approx(package[0].mean(), abs=scale)
+    np.testing.assert_allclose(result.forces, package[1].mean(axis=0), rtol=0, atol=scale)
+
+
+RUN = """
+velocity all create 300 4711 mom yes
+timestep 0.00025
+fix integrate all nve
+run 10
+write_restart half.restart
+run 10
+"""
+STATE = 'print "state $(pe:%20.15g) $(ke:%20.15g)"\n'
+
+
+def states(output: str) -> list[list[float]]:
+    return [[float(word) for word in line.split()[1:]] for line in output.splitlines() if line.startswith("state ")]
+
+
+def test_restart_clear_and_both_kinds_in_one_process(files: Files, lammps: Lammps, tilted: Atoms) -> None:
+    script, package = files("ani")
+    again = f"clear\natom_modify map array\nread_restart half.restart\npair_style mlensemble\npair_coeff * * {package} C H\n"
+    again += "timestep 0.00025\nfix integrate all nve\nrun 10\n"
+    parts = [lammps.script(tilted, file) + RUN + STATE for file in (package, script, package)]
+    output = lammps.run("clear\n".join(parts) + again + STATE, ranks=2)
+    found = np.array(states(output))
+    assert len(found) == 4
+    np.testing.assert_allclose(found, np.broadcast_to(found[1], found.shape), rtol=0, atol=1e-7)
+    lines = [line.split(": ")[1].split(",")[0] for line in output.splitlines() if line.startswith("pair_style mlens")]
+    assert lines == ["AOTInductor on cpu", "TorchScript on cpu", "AOTInductor on cpu", "AOTInductor on cpu"]
+
+
+def changed(source: Path, target: Path, **metadata: Any) -> Path:
+    """A copy of a model file with other metadata; an entry None is left out, without any no metadata remain."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            if entry.filename.endswith("extra/rareal.json"):
+                if not metadata:
+                    continue
+                data = json.dumps(json.loads(data) | metadata).encode()
+            new.writestr(entry, data)
+    return target
+
+
+HERE = {"device": "cpu", "torch": "2.13.0", "instructions": "DEFAULT"}
+
+
+@pytest.mark.parametrize(("metadata", "in_lammps", "in_python"), [
+    ({}, r"carries no rareal metadata", r"carries no rareal metadata"),
+    ({"format": 7, "rareal_version": "9.9"}, r"has format 7, .*\(9\.9\)", r"has format 7; .*\(9\.9\)"),
+    ({"compiled": None}, r"do not say what it was compiled for", r"do not say what it is for"),
+    ({"compiled": HERE | {"torch": "2.0.1"}}, r"compiled for PyTorch 2\.0\.1, .* uses 2\.13", r"for torch 2\.0\.1"),
+    ({"compiled": HERE | {"device": "cuda"}}, r"compiled for device cuda, but .* device cpu", r"device cuda; in Python"),
+    ({"compiled": HERE | {"instructions": "AVX4096"}}, r"for processors with AVX4096, this one has", r"with AVX4096"),
+    ({"members": 2}, r"other shapes than its metadata promise", r"other shapes"),
+    ({"dtype": "float32"}, r"failed|another precision", r"cannot be evaluated|another precision"),
+])  # fmt: skip
+def test_package_of_other_metadata(
+    metadata: dict[str, Any], in_lammps: str, in_python: str, files: Files, lammps: Lammps, cluster: Atoms
+) -> None:
+    path = changed(files("ani")[1], lammps.folder / "odd.pt2", **metadata)
+    output = lammps.run(lammps.script(cluster, path) + "run 0\n", check=False)
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1, output
+    assert re.search(in_lammps, errors[0])
+    assert "odd.pt2" in errors[0]
+    with pytest.raises(ModelFileError, match=in_python):
+        Committee.load(path)
+
+
+def test_damaged_package(files: Files, lammps: Lammps, cluster: Atoms) -> None:
+    """Cut off, or one bit of the machine code changed."""
+    whole = files("ani")[1].read_bytes()
+    with zipfile.ZipFile(files("ani")[1]) as archive:
+        code = next(entry for entry in archive.infolist() if entry.filename.endswith(".so"))
+    flipped = bytearray(whole)
+    flipped[code.header_offset + code.compress_size // 2] ^= 4
+    for name, content in (("cut.pt2", whole[: len(whole) // 2]), ("flip.pt2", bytes(flipped))):
+        (lammps.folder / name).write_bytes(content)
+        output = lammps.run(lammps.script(cluster, Path(name)), check=False)
+        assert re.search(rf"ERROR: Model file '{name}' is no archive of PyTorch, or is (cut off|damaged)", output)
+        with pytest.raises(ModelFileError, match=f"{name} is (no archive|damaged)"):
+            Committee.load(lammps.folder / name)
