@@ -59,11 +59,13 @@ class PackageBackend : public ModelBackend {
   }
 };
 
-/** Instruction sets in PyTorch's names, each with all of those before it. */
-int rank_of(const std::string &instructions)
+/** Whether this processor has the instructions that a package was compiled for; each set has all before it. */
+bool runs(const std::string &instructions, const std::string &here)
 {
-  const std::array<const char *, 3> known{"DEFAULT", "AVX2", "AVX512"};
-  return static_cast<int>(std::find(known.begin(), known.end(), instructions) - known.begin());
+  const std::array<std::string, 3> known{"DEFAULT", "AVX2", "AVX512"};
+  const auto place = [&known](const std::string &name) { return std::find(known.begin(), known.end(), name); };
+  return instructions == here ||
+      (place(here) != known.end() && place(instructions) <= place(here));
 }
 
 }    // namespace
@@ -83,7 +85,7 @@ std::unique_ptr<ModelBackend> rareal::load_package(const std::string &path, cons
   if (compiled.device != wanted)
     throw ModelError(name + "device " + compiled.device + ", but pair_style mlensemble uses device " + wanted);
   const std::string here = at::get_cpu_capability();
-  if (!device.is_cuda() && rank_of(compiled.instructions) > rank_of(here))
+  if (!device.is_cuda() && !runs(compiled.instructions, here))
     throw ModelError(name + "processors with " + compiled.instructions + ", this one has " + here +
                      ": compile it again with 'rareal export' here");
   return std::make_unique<PackageBackend>(path, metadata.cutoff, device);

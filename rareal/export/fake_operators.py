@@ -27,6 +27,14 @@ def _aev_vjp(cotangents: Tensor, species: Tensor, edge_index: Tensor, edge_vec: 
     return edge_vec.new_empty([cotangents.shape[0], edge_vec.shape[0], 3])
 
 
+def _ani(
+    species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int, elements: int, radial: Any, shifts_r: Any,
+    angular: Any, shifts_a: Any, sections: Any, networks: Sequence[Tensor], counts: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    members = networks[0].shape[0]
+    return edge_vec.new_empty([members, n_local]), edge_vec.new_empty([members, edge_vec.shape[0], 3])
+
+
 def _gelu_derivatives(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # contiguous whatever z is, as the operator makes them
     return z.new_empty(z.shape), z.new_empty(z.shape), z.new_empty(z.shape)
@@ -47,6 +55,7 @@ def register() -> None:
     """Make them known to PyTorch, once per process."""
     load_ops()
     for name, shapes in {
+        "ani": _ani,
         "aev": _aev,
         "aev_vjp": _aev_vjp,
         "gelu_derivatives": _gelu_derivatives,

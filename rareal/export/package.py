@@ -121,6 +121,14 @@ def _compile(program: nn.Module, example: tuple[Tensor, ...]) -> Any:
     return aot_compile(exported.module(), *exported.example_inputs, options=settings)
 
 
+def _runs(instructions: str, here: str) -> bool:
+    """Whether a processor has the instructions that a package was compiled for; each set has all before it."""
+    known = ("DEFAULT", "AVX2", "AVX512")
+    return instructions == here or (
+        instructions in known and here in known and known.index(instructions) <= known.index(here)
+    )
+
+
 @dataclass(frozen=True)
 class Package:
     """A loaded package, called as a TorchScript committee is."""
@@ -146,9 +154,7 @@ class Package:
             )
         if compiled["device"] != "cpu":
             raise ModelFileError(f"{path} was compiled for device {compiled['device']}; in Python use the .pt file")
-        # each instruction set has all of those before it
-        known = ("DEFAULT", "AVX2", "AVX512")
-        if compiled["instructions"] not in known[: known.index(here["instructions"]) + 1]:
+        if not _runs(compiled["instructions"], here["instructions"]):
             raise ModelFileError(
                 f"{path} was compiled for processors with {compiled['instructions']}; compile it again for this one"
             )

@@ -35,20 +35,35 @@ def ani(script: Any) -> nn.Module:
 
 
 class ANIProgram(nn.Module):
-    """`ScriptedANI` without arrays whose number of rows could be 0 or 1, which a compiler would have to know.
+    """`ScriptedANI` for a compiler: the same operators, and no array whose number of rows could turn out 0 or 1.
 
-    How many atoms an element has is found when it runs; two atoms of no element go with each.
+    The native operator's layout of the weights is the same on all processors, so that it can be part of a package.
     """
 
-    def __init__(self, parameters: Any, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, parameters: Any, networks: Sequence[Any]) -> None:
         super().__init__()
         self.arguments = parameters.arguments()
-        self.members = len(networks[0].weights[0])  # type: ignore[index, arg-type]
+        self.members = len(networks[0].weights[0])
         self.networks = nn.ModuleList(networks)
+        packed = [network.packed() for network in networks]
+        self.counts = [len(tensors) for tensors in packed]
+        for k, tensor in enumerate(tensor for tensors in packed for tensor in tensors):
+            self.register_buffer(f"packed_{k}", tensor)
 
     def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
         """Energies [M, n_local] and gradients with respect to the edge vectors [M, P, 3]."""
-        aev = torch.ops.rareal.aev(species, edge_index, edge_vec, n_local, *self.arguments)
+        graph = (species, edge_index, edge_vec, n_local, *self.arguments)
+        if edge_vec.device.type != "cpu":
+            return self.step_by_step(*graph)
+        packed = [getattr(self, f"packed_{k}") for k in range(sum(self.counts))]
+        energies, gradients = torch.ops.rareal.ani(*graph, packed, self.counts)
+        return energies, gradients
+
+    def step_by_step(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int, *parameters: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The same from the operators that other devices have; two atoms of no element go with those of each."""
+        aev = torch.ops.rareal.aev(species, edge_index, edge_vec, n_local, *parameters)
         rows = torch.cat([aev, aev.new_zeros([2, aev.shape[1]])])
         extra = torch.arange(2, device=species.device) + n_local
         energies = aev.new_zeros([self.members, n_local + 2])
@@ -60,7 +75,7 @@ class ANIProgram(nn.Module):
             energies = energies.index_copy(1, atoms, atomic)
             cotangents = cotangents.index_copy(1, atoms, gradient)
         gradients = torch.ops.rareal.aev_vjp(
-            cotangents[:, :n_local], species, edge_index, edge_vec, n_local, *self.arguments
+            cotangents[:, :n_local], species, edge_index, edge_vec, n_local, *parameters
         )
         return energies[:, :n_local], gradients
 
