@@ -154,6 +154,7 @@ void PairMLEnsemble::init_style()
   check_neighbors();
   check_bias();
   open_output();
+  system_->forget();
   std_factor_ = settings_.scale * std::sqrt(static_cast<double>(members_) / (members_ - settings_.ddof));
   if (settings_.halt.active() && !halt_)
     halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);

@@ -59,7 +59,7 @@ class PairMLEnsemble : public Pair {
   void weigh_members();
   void collect_forces(const rareal::AtomGraph &graph, const rareal::Evaluation &result);
   void collect_virials(const rareal::AtomGraph &graph);
-  void tally_virial(const rareal::AtomGraph &graph, const rareal::Evaluation &result);
+  void tally_atomic_virial(const rareal::AtomGraph &graph, const rareal::Evaluation &result);
   void sum_over_ghosts(double *data, int stride);
   void apply_forces(const rareal::AtomGraph &graph);
 

@@ -40,8 +40,10 @@ void PairMLEnsemble::compute(int eflag, int vflag)
   collect_energies(graph, result);
   if (!bias_weights_.empty()) weigh_members();
   collect_forces(graph, result);
-  if (vflag_either) tally_virial(graph, result);
-  if (reports) collect_virials(graph);
+  if (reports || vflag_global) collect_virials(graph);
+  if (vflag_global)
+    for (int k = 0; k < 6; ++k) virial[k] += driving(&virials_[k], 6);
+  if (vflag_atom) tally_atomic_virial(graph, result);
   sum_over_ghosts(forces_.data(), 3 * members_);
   apply_forces(graph);
   if (reports) report(graph);
@@ -97,15 +99,17 @@ void PairMLEnsemble::weigh_members()
 
 void PairMLEnsemble::collect_forces(const AtomGraph &graph, const Evaluation &result)
 {
-  forces_.assign(static_cast<std::size_t>(atom->nlocal + atom->nghost) * members_ * 3, 0.0);
-  const double *g = result.gradients;
-  for (int m = 0; m < members_; ++m) {
-    for (std::size_t p = 0; p < graph.n_edges(); ++p, g += 3) {
-      double *fi = &forces_[(static_cast<std::size_t>(graph.atoms[graph.centers[p]]) * members_ + m) * 3];
-      double *fj = &forces_[(static_cast<std::size_t>(graph.atoms[graph.neighbors[p]]) * members_ + m) * 3];
+  const std::size_t width = 3 * static_cast<std::size_t>(members_), edges = graph.n_edges();
+  forces_.assign(static_cast<std::size_t>(atom->nlocal + atom->nghost) * width, 0.0);
+  for (std::size_t p = 0; p < edges; ++p) {
+    double *fi = &forces_[graph.atoms[graph.centers[p]] * width];
+    double *fj = &forces_[graph.atoms[graph.neighbors[p]] * width];
+    const double *g = result.gradients + 3 * p;
+    for (int m = 0; m < members_; ++m, fi += 3, fj += 3, g += 3 * edges) {
       for (int a = 0; a < 3; ++a) {
-        fi[a] += energy_scale_ * g[a];
-        fj[a] -= energy_scale_ * g[a];
+        const double force = energy_scale_ * g[a];
+        fi[a] += force;
+        fj[a] -= force;
       }
     }
   }
@@ -125,12 +129,12 @@ void PairMLEnsemble::collect_virials(const AtomGraph &graph)
   }
 }
 
-/** W_ab = -sum over edges of r_a dE/dr_b; per atom, an edge belongs to its central atom. */
-void PairMLEnsemble::tally_virial(const AtomGraph &graph, const Evaluation &result)
+/** W_ab = -sum over edges of r_a dE/dr_b; an edge belongs to its central atom. */
+void PairMLEnsemble::tally_atomic_virial(const AtomGraph &graph, const Evaluation &result)
 {
   // In message-passing models ghosts are centres of edges, too. Their share is brought home here, because LAMMPS does
   // so with newton on only.
-  const bool ghost_centers = vflag_atom && model_->metadata().layers > 1;
+  const bool ghost_centers = model_->metadata().layers > 1;
   const auto clear_ghosts = [this] {
     if (atom->nghost) std::fill_n(vatom[atom->nlocal], 6 * atom->nghost, 0.0);
   };
@@ -142,10 +146,7 @@ void PairMLEnsemble::tally_virial(const AtomGraph &graph, const Evaluation &resu
     double g[3];
     for (int a = 0; a < 3; ++a) g[a] = -energy_scale_ * driving(result.gradients + 3 * p + a, 3 * edges);
     const double w[6] = {r[0] * g[0], r[1] * g[1], r[2] * g[2], r[0] * g[1], r[0] * g[2], r[1] * g[2]};
-    if (vflag_global)
-      for (int k = 0; k < 6; ++k) virial[k] += w[k];
-    if (vflag_atom)
-      for (int k = 0; k < 6; ++k) vatom[graph.atoms[graph.centers[p]]][k] += w[k];
+    for (int k = 0; k < 6; ++k) vatom[graph.atoms[graph.centers[p]]][k] += w[k];
   }
   if (!ghost_centers) return;
   sum_over_ghosts(atom->nmax ? vatom[0] : nullptr, 6);

@@ -6,6 +6,8 @@
 // error of 1.5e-7 is that of single precision. Double precision is left to PyTorch's own functions.
 
 #include "clones.h"
+#include "committee_network.h"
+#include "simd.h"
 
 #include <torch/library.h>
 #include <ATen/ATen.h>
@@ -16,29 +18,43 @@
 #include <cstdint>
 #include <tuple>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-// glibc has vector versions of expf.
-extern "C" __attribute__((__simd__("notinbranch"))) float expf(float);
-#endif
-
 namespace {
 
 using at::Tensor;
 
+struct Gelu {
+  float value, slope, curvature;
+};
+
+RAREAL_INLINE Gelu gelu(float x)
+{
+  const float gauss = rareal::simd::exponential(-0.5F * x * x);
+  const float t = 1.0F / (1.0F + 0.3275911F * 0.70710678F * std::fabs(x));
+  const float polynomial =
+      t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+  const float tail = 0.5F * polynomial * gauss;    // Phi(-|x|)
+  const float cdf = x > 0.0F ? 1.0F - tail : tail;
+  const float pdf = 0.39894228F * gauss;
+  return {x * cdf, cdf + x * pdf, (2.0F - x * x) * pdf};
+}
+
 RAREAL_CLONES void gelu_range(const float *z, float *value, float *slope, float *curvature, int64_t count)
 {
   for (int64_t k = 0; k < count; ++k) {
-    const float x = z[k];
-    const float gauss = expf(-0.5F * x * x);
-    const float t = 1.0F / (1.0F + 0.3275911F * 0.70710678F * std::fabs(x));
-    const float polynomial =
-        t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
-    const float tail = 0.5F * polynomial * gauss;    // Phi(-|x|)
-    const float cdf = x > 0.0F ? 1.0F - tail : tail;
-    const float pdf = 0.39894228F * gauss;
-    value[k] = x * cdf;
-    slope[k] = cdf + x * pdf;
-    curvature[k] = (2.0F - x * x) * pdf;
+    const Gelu g = gelu(z[k]);
+    value[k] = g.value;
+    slope[k] = g.slope;
+    curvature[k] = g.curvature;
+  }
+}
+
+RAREAL_CLONES void gelu_slope_range(float *value, float *slope, int64_t count)
+{
+#pragma GCC ivdep
+  for (int64_t k = 0; k < count; ++k) {
+    const Gelu g = gelu(value[k]);
+    value[k] = g.value;
+    slope[k] = g.slope;
   }
 }
 
@@ -80,6 +96,11 @@ Tensor gelu_adjoint_(Tensor adjoint, const Tensor &slope, const Tensor &tangent,
 }
 
 }    // namespace
+
+void rareal::gelu_with_slope(float *values, float *slopes, int64_t count)
+{
+  gelu_slope_range(values, slopes, count);
+}
 
 TORCH_LIBRARY_FRAGMENT(rareal, library)
 {

@@ -291,9 +291,34 @@ class ScriptedANI(nn.Module):
         self.sections = list(parameters.sections)
         self.members = networks[0].weights[0].shape[0]
         self.networks = nn.ModuleList(networks)
+        # per element: three tensors of every hidden layer, two of the output
+        self.counts = [3 * (network.depth - 1) + 2 for network in networks]
+        self.packed = [torch.empty(0)]  # TorchScript takes its type from what is in it
+
+    @torch.jit.export
+    def pack(self) -> None:
+        """Lay the weights out as the native operator reads them; model files hold them as they are trained."""
+        packed: list[Tensor] = []
+        for network in self.networks:
+            packed.extend(network.packed())
+        self.packed = packed
 
     def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
         """Energies [M, n_local] and gradients with respect to the edge vectors [M, P, 3]."""
+        if edge_vec.device.type != "cpu":
+            return self.step_by_step(species, edge_index, edge_vec, n_local)
+        if self.packed[0].numel() == 0:
+            self.pack()
+        energies, gradients = torch.ops.rareal.ani(
+            species, edge_index, edge_vec, n_local, self.n_elements,
+            self.radial, self.shifts_r, self.angular, self.shifts_a, self.sections, self.packed, self.counts,
+        )  # fmt: skip
+        return energies, gradients
+
+    def step_by_step(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same from the operators that other devices have."""
         aev = torch.ops.rareal.aev(
             species, edge_index, edge_vec, n_local, self.n_elements,
             self.radial, self.shifts_r, self.angular, self.shifts_a, self.sections,

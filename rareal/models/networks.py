@@ -184,3 +184,15 @@ class ScriptedNetwork(nn.Module):
         for k in range(self.depth - 2, -1, -1):
             back = torch.bmm(back * slopes[k], weights[k].transpose(1, 2))
         return value.squeeze(2), back
+
+    @torch.jit.export
+    def packed(self) -> list[Tensor]:
+        """Weights and biases in the layout of the native operator ``ani``."""
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for weight in self.weights:
+            weights.append(weight)
+        for bias in self.biases:
+            biases.append(bias)
+        packed: list[Tensor] = torch.ops.rareal.ani_pack(weights, biases)
+        return packed
