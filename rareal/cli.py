@@ -235,7 +235,7 @@ def evaluate(
 
 EXPORT_HELP = """Compile a model file for LAMMPS, or write one that has learnt nothing.
 
-From MODEL, a TorchScript file (.pt) as `rareal run` and `train` write them, to an AOTInductor package (.pt2): the same \
+From MODEL, a TorchScript file (.pt) as `rareal run` and `train` write it, to an AOTInductor package (.pt2): the same \
 committee as machine code, for this version of torch and this kind of processor. That takes a C++ compiler and a \
 minute or two. Or, with --random, an untrained committee, for tests and benchmarks, in either form.
 
@@ -248,11 +248,14 @@ minute or two. Or, with --random, an untrained committee, for tests and benchmar
 @app.command(help=EXPORT_HELP)
 def export(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .pt2 a package, else TorchScript.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write: .pt2 a package, else TorchScript."),
     ],
     source: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model file.", show_default=False)] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights instead of MODEL.")] = False,
-    model: Annotated[str, typer.Option(help="With --random: ani, painn or schnet, its settings at their defaults.")] = "ani",
+    model: Annotated[
+        str, typer.Option(help="With --random: ani, painn or schnet, its settings at their defaults.")
+    ] = "ani",
     members: Annotated[int, typer.Option(min=1, help="With --random: members of the committee.")] = 4,
     elements: Annotated[str, typer.Option(help="With --random: chemical symbols, in the order of the file.")] = "C,H",
     dtype: Annotated[str, typer.Option(help="With --random: float32 or float64.")] = "float32",

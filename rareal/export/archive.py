@@ -119,7 +119,5 @@ def _problem(metadata: Metadata) -> str | None:
     if not all(math.isfinite(energy) for energy in metadata.self_energies):
         return "self-energies that are no numbers"
     if metadata.members < 1 or metadata.layers < 0 or not 0.0 < metadata.cutoff < math.inf:
-        return (
-            f"impossible metadata: members {metadata.members}, layers {metadata.layers}, cutoff {metadata.cutoff}"
-        )
+        return f"impossible metadata: members {metadata.members}, layers {metadata.layers}, cutoff {metadata.cutoff}"
     return None

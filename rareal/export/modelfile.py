@@ -1,8 +1,9 @@
 """The model file: a whole committee in TorchScript with its metadata, written, checked and read here.
 
-The metadata travel as the extra file ``rareal.json`` inside the archive (`rareal.export.archive`). ``forward(species, edge_index, edge_vec,
-n_local)`` returns the members' atomic energies [M, n_local] without self-energies and the gradients of their sums with
-respect to the edge vectors [M, P, 3]; `Committee` turns these into energies and forces, as the pair style does.
+The metadata travel as the extra file ``rareal.json`` inside the archive (`rareal.export.archive`).
+``forward(species, edge_index, edge_vec, n_local)`` returns the members' atomic energies [M, n_local] without
+self-energies and the gradients of their sums with respect to the edge vectors [M, P, 3]; `Committee` turns these into
+energies and forces, as the pair style does. `Committee` reads AOTInductor packages as well (`rareal.export.package`).
 """
 
 from __future__ import annotations

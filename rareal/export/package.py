@@ -33,9 +33,7 @@ class _Program(nn.Module):
         super().__init__()
         self.committee = committee
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, local: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         energies, gradients = self.committee(species, edge_index, edge_vec, local.size(0))
         return energies, gradients
 

@@ -107,12 +107,13 @@ def test_auto_is_the_processor_where_there_is_no_gpu(
     assert log_lines(output) == ["pair_style mlensemble: TorchScript on cpu, 1 thread per process"]
 
 
-def test_style_that_comes_again_moves_the_model(
-    lammps: Lammps, models: Callable[[str], Path], cluster: Atoms
-) -> None:
+def test_style_that_comes_again_moves_the_model(lammps: Lammps, models: Callable[[str], Path], cluster: Atoms) -> None:
     """pair_style with another device and without pair_coeff: the same file is loaded for that device."""
     script = lammps.script(cluster, models("float64")) + "run 0\n"
-    again = script + 'print "energy $(pe:%20.15g)"\npair_style mlensemble device auto\nrun 0\nprint "energy $(pe:%20.15g)"\n'
+    again = (
+        script
+        + 'print "energy $(pe:%20.15g)"\npair_style mlensemble device auto\nrun 0\nprint "energy $(pe:%20.15g)"\n'
+    )
     first, second = (float(word) for word in re.findall(r"^energy +(\S+)", lammps.run(again), re.M))
     assert second == pytest.approx(first, abs=1e-8)
 
