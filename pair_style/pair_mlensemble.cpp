@@ -96,9 +96,10 @@ void PairMLEnsemble::load_model(const std::string &path)
 {
   evaluated_ = false;
   halt_.reset();    // it knows the elements of the atom types
+  const int rank_on_node = use_threads().rank;    // before PyTorch makes as many as there are cores
   std::string message;
   try {
-    model_ = std::make_unique<rareal::EnsembleModel>(path, settings_.device, rareal::find_node(world).rank);
+    model_ = std::make_unique<rareal::EnsembleModel>(path, settings_.device, rank_on_node);
   } catch (const rareal::ModelError &failure) {
     message = failure.what();
   }
@@ -159,7 +160,7 @@ void PairMLEnsemble::init_style()
   if (settings_.halt.active() && !halt_)
     halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
   if (settings_.device != model_device_) load_model(model_file_);    // pair_style came again without pair_coeff
-  share_cores();
+  log_resources(use_threads());
   if (model_->metadata().layers > 1) {
     reach_ghosts();
     neighbor->add_request(this, NeighConst::REQ_FULL | NeighConst::REQ_GHOST);
@@ -168,17 +169,24 @@ void PairMLEnsemble::init_style()
   }
 }
 
-/** PyTorch gets LAMMPS's number of threads, but not more than the processes of a node have cores; the log says so. */
-void PairMLEnsemble::share_cores()
+/** PyTorch gets LAMMPS's number of threads, but not more than the processes of a node have cores. */
+rareal::Node PairMLEnsemble::use_threads()
 {
   const auto node = rareal::find_node(world);
-  const int wanted = std::max(1, comm->nthreads), threads = rareal::threads_of(wanted, node.own_cores);
-  rareal::EnsembleModel::set_threads(threads);
+  rareal::EnsembleModel::set_threads(rareal::threads_of(comm->nthreads, node.own_cores));
+  return node;
+}
+
+/** What is used, once on the first process and again when it changes. */
+void PairMLEnsemble::log_resources(const rareal::Node &node)
+{
+  const int wanted = comm->nthreads, threads = rareal::threads_of(wanted, node.own_cores);
+  const auto many = [](const char *ending, int count) { return count > 1 ? ending : ""; };
   auto text = fmt::format("pair_style mlensemble: {}, {} thread{} per process", model_->description(), threads,
-                          threads > 1 ? "s" : "");
+                          many("s", threads));
   if (threads < wanted)
     text += fmt::format(" instead of {}: {} process{} on {} core{}", wanted, node.processes,
-                        node.processes > 1 ? "es" : "", node.cores, node.cores > 1 ? "s" : "");
+                        many("es", node.processes), node.cores, many("s", node.cores));
   if (comm->me == 0 && text != resources_) utils::logmesg(lmp, "{}\n", text);
   resources_ = text;
 }

@@ -19,6 +19,7 @@ class Halt;
 class LammpsSystem;
 struct AtomGraph;
 struct Evaluation;
+struct Node;
 }    // namespace rareal
 
 namespace LAMMPS_NS {
@@ -43,7 +44,8 @@ class PairMLEnsemble : public Pair {
  private:
   void allocate();
   void load_model(const std::string &path);
-  void share_cores();
+  rareal::Node use_threads();
+  void log_resources(const rareal::Node &node);
   void map_types(int narg, char **arg);
   void check_members();
   void check_units();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -54,12 +54,13 @@ def _painn_message_backward(
 def register() -> None:
     """Make them known to PyTorch, once per process."""
     load_ops()
-    for name, shapes in {
+    operators: dict[str, Callable[..., Any]] = {
         "ani": _ani,
         "aev": _aev,
         "aev_vjp": _aev_vjp,
         "gelu_derivatives": _gelu_derivatives,
         "painn_message": _painn_message,
         "painn_message_backward": _painn_message_backward,
-    }.items():
+    }
+    for name, shapes in operators.items():
         torch.library.register_fake(f"rareal::{name}", shapes)

@@ -36,7 +36,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class WithRepulsion(nn.Module):
     """A committee on top of a repulsive core, evaluated once for all members."""
 
-    def __init__(self, committee: torch.jit.ScriptModule, core: nn.Module) -> None:
+    def __init__(self, committee: nn.Module, core: nn.Module) -> None:
         super().__init__()
         self.committee = committee
         self.core = core

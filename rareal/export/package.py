@@ -75,6 +75,8 @@ def compile_package(committee: nn.Module, path: Path, metadata: str, dtype: torc
     ModelFileError
         If PyTorch cannot compile the committee.
     """
+    from torch.export.pt2_archive._package import package_pt2
+
     from rareal.export import fake_operators
 
     check_compiler()
@@ -85,9 +87,7 @@ def compile_package(committee: nn.Module, path: Path, metadata: str, dtype: torc
     try:
         files = _compile(program, _example(dtype, device))
         # the folder `extra` is where TorchScript files have their metadata, too
-        torch.export.pt2_archive._package.package_pt2(
-            str(path), aoti_files={"model": files}, extra_files={"rareal.json": metadata}
-        )
+        package_pt2(str(path), aoti_files={"model": files}, extra_files={"rareal.json": metadata})
     except Exception as error:  # of many kinds, from every layer of the compiler
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelFileError(f"PyTorch cannot compile this committee ahead of time: {reason[0]}") from error

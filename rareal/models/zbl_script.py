@@ -36,7 +36,7 @@ class ScriptedZBL(nn.Module):
         # few pairs are that close; those around ghost atoms are counted where the atoms are at home
         close = torch.nonzero((square < outer * outer) & (edge_index[0] < n_local)).squeeze(1)
         # saves time; a model that is compiled ahead of time cannot depend on the number
-        if torch.jit.is_scripting() and close.size(0) == 0:
+        if torch.jit.is_scripting() and close.size(0) == 0:  # type: ignore[attr-defined]
             return energies, gradients
         center = edge_index[0].index_select(0, close)
         first, second = species[center], species[edge_index[1].index_select(0, close)]

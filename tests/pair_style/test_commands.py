@@ -29,13 +29,13 @@ def numbers(output: str, word: str) -> np.ndarray:
     return np.array(rows, dtype=float).squeeze()
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("name", "ranks"), [("float64", 1), ("float64", 2), ("messages", 2)])
 def test_restart_file_continues_the_run(
-    ranks: int, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms
+    name: str, ranks: int, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms
 ) -> None:
     """The restart file carries no pair style; with the same commands the trajectory goes on as it would have."""
     start = "velocity all create 600 4711 mom yes\ntimestep 0.0005\nfix integrate all nve\n"
-    script = lammps.script(crystal, models("float64")) + start + "run 20\nwrite_restart half.restart\nrun 20\n" + STATE
+    script = lammps.script(crystal, models(name)) + start + "run 20\nwrite_restart half.restart\nrun 20\n" + STATE
     whole = numbers(lammps.run(script, ranks), "state")
     pair = f"pair_style mlensemble\npair_coeff * * {models('float64')} C H\n"
     again = "atom_modify map array\nread_restart half.restart\n" + pair
@@ -102,10 +102,14 @@ def test_replicated_cell(name: str, ranks: int, lammps: Lammps, models: Callable
     assert virial == pytest.approx(8 * np.sqrt((expected.virial_std**2).mean()), abs=1e-7)
 
 
-@pytest.mark.parametrize("sort", ["0 0.0", "1 1.5"])
-def test_sorted_atoms_in_dynamics(sort: str, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms) -> None:
+@pytest.mark.parametrize(("name", "ranks", "sort"), [
+    ("float64", 2, "0 0.0"), ("float64", 2, "1 1.5"), ("messages", 1, "1 1.5"), ("messages", 4, "1 1.5"),
+])  # fmt: skip
+def test_sorted_atoms_in_dynamics(
+    name: str, ranks: int, sort: str, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms
+) -> None:
     """Atoms change their places in memory at every rebuild of the list; what belongs to them goes along."""
-    script = lammps.script(crystal, models("float64"), before_data=f"atom_modify sort {sort}")
+    script = lammps.script(crystal, models(name), before_data=f"atom_modify sort {sort}")
     dynamics = """
 neigh_modify every 1 delay 0 check no
 velocity all create 900 4711 mom yes
@@ -115,10 +119,10 @@ fix deviation all pair 1 mlensemble fstd 1
 run 10
 write_dump all custom end.dump id xu yu zu fx fy fz f_deviation modify sort id format float %20.15g
 """
-    lammps.run(script + dynamics, ranks=2)
+    lammps.run(script + dynamics, ranks)
     table = np.loadtxt(lammps.folder / "end.dump", skiprows=9)
     crystal.positions = table[:, 1:4]
-    expected = evaluate(models("float64"), crystal)
+    expected = evaluate(models(name), crystal)
     np.testing.assert_allclose(table[:, 4:7], expected.forces.mean(axis=0), rtol=0, atol=1e-8)
     np.testing.assert_allclose(table[:, 7], expected.force_std, rtol=0, atol=1e-8)
 
@@ -166,3 +170,24 @@ def test_zbl_core_in_an_overlay(ranks: int, lammps: Lammps, models: Callable[[st
     assert np.abs(forces[1]).max() > 1.0
     expected = evaluate(models("float64"), crystal).forces.mean(axis=0)
     np.testing.assert_allclose(forces[0] - forces[1], expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["float64", "messages"])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_deleted_atoms(name: str, ranks: int, lammps: Lammps, models: Callable[[str], Path], crystal: Atoms) -> None:
+    """Half a box is emptied between two runs: nothing remembers the atoms that were there, on any process."""
+    script = lammps.script(crystal, models(name), newton="off" if ranks == 4 else "on")
+    script += "neigh_modify every 1 delay 0 check no\nvelocity all create 300 1 mom yes\ntimestep 0.0005\n"
+    script += "fix integrate all nve\nrun 3\ngroup gone id 1:17:2 20 41:60\ndelete_atoms group gone compress no\n"
+    script += 'run 0\nprint "energy $(pe:%20.15g)"\n'
+    script += "write_dump all custom left.dump id xu yu zu fx fy fz modify sort id format float %20.15g\n"
+    output = lammps.run(script, ranks)
+    table = np.loadtxt(lammps.folder / "left.dump", skiprows=9)
+    gone = {*range(1, 18, 2), 20, *range(41, 61)}
+    left = [k for k in range(len(crystal)) if k + 1 not in gone]
+    assert table[:, 0].tolist() == [k + 1 for k in left]
+    fewer = crystal[left]
+    fewer.positions = table[:, 1:4]
+    expected = evaluate(models(name), fewer)
+    assert numbers(output, "energy") == pytest.approx(expected.energies.mean(), abs=1e-8)
+    np.testing.assert_allclose(table[:, 4:7], expected.forces.mean(axis=0), rtol=0, atol=1e-8)

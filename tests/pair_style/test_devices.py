@@ -208,7 +208,7 @@ def test_portable_activation_and_products() -> None:
         torch.testing.assert_close(of_cuda(name, left, jacobians), native, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["painn_message", "painn_message_backward"])
+@pytest.mark.parametrize("name", ["painn_message", "painn_message_backward", "painn_message_double_backward"])
 def test_portable_message(name: str) -> None:
     load_ops()
     frame = cluster(("C", "H"), 8)
@@ -221,8 +221,10 @@ def test_portable_message(name: str) -> None:
     members, atoms, width, count = 3, 8, 10, edges.shape[1]
     arguments = [random(members, atoms, 3 * width), random(members, atoms, 3, width)]
     arguments += [random(members, count, 3 * width), random(members, count, 3), edges]
-    if name == "painn_message_backward":
+    if name != "painn_message":
         arguments += [random(members, atoms, width), random(members, atoms, 3, width)]
+    if name == "painn_message_double_backward":
+        arguments += [random(*array.shape) for array in arguments[:4]]
     native = getattr(torch.ops.rareal, name)(*arguments)
     for found, expected in zip(of_cuda(name, *arguments), native, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)

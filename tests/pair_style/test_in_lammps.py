@@ -20,23 +20,24 @@ from rareal.plugin import lmp_environment
 from rareal.testing.lammps import Lammps, random_atoms
 
 
-def test_hybrid_overlay_with_other_types(lammps: Lammps, models: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(("name", "newton"), [("float64", "on"), ("messages", "off")])
+def test_hybrid_overlay_with_other_types(name: str, newton: str, lammps: Lammps, models: Callable[[str], Path]) -> None:
     # Types 1 and 2 belong to the committee, type 3 to Lennard-Jones, which also couples all of them.
     atoms = random_atoms(30, [9, 8, 7.5], periodic=True, seed=11)
     types = [1 if symbol == "C" else 2 for symbol in atoms.symbols]
     types[4] = types[17] = types[29] = 3
     lj = "pair_coeff * * {} 0.01 0.8\n"
-    both = f"pair_coeff * * mlensemble {models('float64')} C H NULL\n" + lj.format("lj/cut")
+    both = f"pair_coeff * * mlensemble {models(name)} C H NULL\n" + lj.format("lj/cut")
     forces = []
     for style, coeff in (("hybrid/overlay mlensemble lj/cut 3.5", both), ("lj/cut 3.5", lj.format(""))):
-        script = lammps.script(atoms, models("float64"), types=types, style=style, coeff=coeff).replace(
+        script = lammps.script(atoms, models(name), types=types, style=style, coeff=coeff, newton=newton).replace(
             "mass 2 1.008", "mass 2 1.008\nmass 3 4.0"
         )
         output = lammps.run(script + DUMP, ranks=2)
         energy = float(output.split("energy ")[1].split()[0])
         forces.append((energy, np.loadtxt(lammps.folder / "forces.dump", skiprows=9)[:, 1:]))
     inside = [k for k, kind in enumerate(types) if kind != 3]
-    expected = evaluate(models("float64"), atoms[inside])
+    expected = evaluate(models(name), atoms[inside])
     assert forces[0][0] - forces[1][0] == pytest.approx(expected.energies.mean(), abs=1e-9)
     difference = forces[0][1] - forces[1][1]
     np.testing.assert_allclose(difference[inside], expected.forces.mean(axis=0), rtol=0, atol=1e-8)

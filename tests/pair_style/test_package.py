@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from committees import BUILD, SELF_ENERGIES, TOLERANCE, compare, in_python
 from typer.testing import CliRunner
@@ -79,6 +80,17 @@ def test_in_python(name: str, files: Files, tilted: Atoms) -> None:
     scale = {"float64": 1e-10, "float32": 1e-5}[DTYPE[name]] * max(1.0, float(np.abs(expected.forces).max()))
     np.testing.assert_allclose(found.atomic, expected.atomic, rtol=0, atol=scale)
     np.testing.assert_allclose(found.gradients, expected.gradients, rtol=0, atol=scale)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false here")
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_for_a_gpu(name: str, files: Files, lammps: Lammps, tilted: Atoms) -> None:
+    script, _ = files(name)
+    package = lammps.folder / "gpu.pt2"
+    compile_file(script, package, "cuda")
+    output = lammps.run(lammps.single_point_script(tilted, package, style="mlensemble device cuda"))
+    assert "AOTInductor on cuda:0" in output
+    compare(lammps.parse(tilted, output), tilted, *in_python(script, tilted), DTYPE[name])
 
 
 RUN = """

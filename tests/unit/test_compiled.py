@@ -43,6 +43,22 @@ def test_without_a_compiler(model: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not model.with_suffix(".pt2").exists()
 
 
+def test_random_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--random` with a .pt2 name compiles an untrained committee of these settings."""
+    compiled = []
+
+    def note(source: Path, target: Path, device: str) -> None:
+        compiled.append((Committee.load(source).metadata, target, device))
+
+    monkeypatch.setattr("rareal.compiled.compile_file", note)
+    arguments = ["--random", "--model", "schnet", "--members", "3", "--elements", "H,O", "--dtype", "float64"]
+    found = CliRunner().invoke(app, ["export", *arguments, "-o", str(tmp_path / "new.pt2")])
+    assert found.exit_code == 0, found.output
+    ((metadata, target, device),) = compiled
+    assert (metadata.architecture, metadata.members, metadata.elements) == ("schnet", 3, ("H", "O"))
+    assert (metadata.dtype, target, device) == ("float64", tmp_path / "new.pt2", "cpu")
+
+
 def test_models_of_others(tmp_path: Path) -> None:
     config = script.Config(module="rareal.testing.morse:build", cutoff=4.0)
     write(script.build(config, ("C", "H"), [1, 2]), tmp_path / "morse.pt", [0.0, 0.0], dtype="float32")
