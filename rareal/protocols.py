@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+from rareal.records import Array, Calculation, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-EnergyForces = Callable[[Frame], tuple[float, Array]]
-"""A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame."""
+EnergyForces = Callable[[Frame], tuple[float, Array] | Calculation]
+"""A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame, the first two of what it returns."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
@@ -29,8 +29,8 @@ class Engine(Protocol):
     @property
     def hash(self) -> str: ...
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
-        """Energy [eV] and forces [N, 3] [eV/Å]; raises `LabelError` where the engine fails."""
+    def calculate(self, frame: Frame) -> Calculation | tuple[float, Array]:
+        """A `Calculation`, or energy [eV] and forces [N, 3] [eV/Å] alone; raises `LabelError` where it fails."""
         ...
 
 

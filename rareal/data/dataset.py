@@ -2,8 +2,9 @@
 
 A delta is written to a temporary file and renamed, and never opened for writing again, so that no crash can damage
 what was there. In each file a group per formula holds ``species`` (symbols), ``coordinates`` [F, N, 3] Å, ``energies``
-[F] eV and ``forces`` [F, N, 3] eV/Å, which other tools read; ``cell``, ``pbc`` and an array per field of provenance
-lie beside them. The file carries the hash of the label engine; a data set refuses frames of another.
+[F] eV and ``forces`` [F, N, 3] eV/Å, which other tools read, and ``stress`` [F, 6] eV/Å³ if any frame has one;
+``cell``, ``pbc`` and an array per field of provenance lie beside them. The file carries the hash of the label engine; a
+data set refuses frames of another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from rareal.errors import DatasetError
 from rareal.records import Frame, Label, LabeledFrame
+
+NO_STRESS = np.full(6, np.nan)
+"""What stands for the stress of a frame that has none, in a group where another has one."""
 
 UNITS = {"energies": "eV", "coordinates": "angstrom", "forces": "eV/angstrom"}
 
@@ -81,6 +85,10 @@ def _write_group(group: h5py.Group, frames: Sequence[LabeledFrame], indices: Seq
         group[name] = np.array([getattr(f.frame, name) for f in frames])
     group["seconds"] = np.array([f.label.seconds for f in frames])
     group["weight"] = np.array([f.weight for f in frames])
+    group["note"] = np.array([f.label.note for f in frames], dtype=h5py.string_dtype())
+    if any(f.label.stress is not None for f in frames):
+        group["stress"] = np.stack([NO_STRESS if f.label.stress is None else f.label.stress for f in frames])
+        group["stress"].attrs["units"] = "eV/angstrom^3"
 
 
 def read(path: Path) -> list[LabeledFrame]:
@@ -102,12 +110,15 @@ def read(path: Path) -> list[LabeledFrame]:
 
 def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]]:
     numbers = np.array([atomic_numbers[s.decode()] for s in group["species"][:]], dtype=np.int64)
-    columns = {name: group[name][:] for name in group if name not in ("species", "origin")}
+    columns = {name: group[name][:] for name in group if name not in ("species", "origin", "note")}
     origins = group["origin"].asstr()[:]
     # files of earlier versions have none
-    weights = columns.get("weight", np.ones(len(columns["energies"])))
+    count = len(columns["energies"])
+    weights = columns.get("weight", np.ones(count))
+    stresses = columns.get("stress", np.broadcast_to(NO_STRESS, (count, 6)))
+    notes = group["note"].asstr()[:] if "note" in group else [""] * count
     rows = []
-    for k in range(len(columns["energies"])):
+    for k in range(count):
         periodic = columns["pbc"][k]
         frame = Frame(
             numbers,
@@ -120,7 +131,14 @@ def _read_group(group: h5py.Group, engine: str) -> list[tuple[int, LabeledFrame]
             int(columns["step"][k]),
             float(columns["cv"][k]),
         )
-        label = Label(float(columns["energies"][k]), columns["forces"][k], engine, float(columns["seconds"][k]))
+        label = Label(
+            float(columns["energies"][k]),
+            columns["forces"][k],
+            engine,
+            float(columns["seconds"][k]),
+            None if np.isnan(stresses[k]).any() else stresses[k],
+            str(notes[k]),
+        )
         rows.append((int(columns["order"][k]), LabeledFrame(frame, label, float(weights[k]))))
     return rows
 
@@ -149,6 +167,8 @@ def content_hash(frames: Sequence[LabeledFrame]) -> str:
         for array in (labeled.frame.numbers, labeled.frame.positions, labeled.frame.cell, labeled.label.forces):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(np.float64(labeled.label.energy).tobytes())
+        if labeled.label.stress is not None:
+            digest.update(np.ascontiguousarray(labeled.label.stress, dtype=np.float64).tobytes())
         if labeled.weight != 1.0:
             digest.update(np.float64(labeled.weight).tobytes())
     return digest.hexdigest()

@@ -23,7 +23,7 @@ import numpy as np
 
 from rareal.errors import LabelError
 from rareal.protocols import Engine, Progress
-from rareal.records import Array, FailedLabel, Frame, Label
+from rareal.records import Calculation, FailedLabel, Frame, Label
 
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import its engine."""
@@ -75,8 +75,8 @@ class Worker:
         except Overdue as error:
             return FailedLabel(str(error))
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
-        """Energy [eV] and forces [N, 3] [eV/Å]; a process that died is tried once more.
+    def calculate(self, frame: Frame) -> Calculation:
+        """What the engine says of a frame; a process that died is tried once more.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Worker:
         result = label_twice(self, frame)
         if isinstance(result, FailedLabel):
             raise LabelError(result.reason)
-        return result.energy, result.forces
+        return Calculation(result.energy, result.forces, result.stress, result.note)
 
     def close(self) -> None:
         """End the process."""
@@ -292,4 +292,6 @@ def checked(result: Label | FailedLabel, frame: Frame) -> Label | FailedLabel:
         return FailedLabel(f"the engine returned forces of shape {np.shape(result.forces)}")
     if not (np.isfinite(result.energy) and np.isfinite(result.forces).all()):
         return FailedLabel("the engine returned an energy or a force that is not finite")
+    if result.stress is not None and (np.shape(result.stress) != (6,) or not np.isfinite(result.stress).all()):
+        return FailedLabel("the engine returned a stress that is not six finite numbers")
     return result

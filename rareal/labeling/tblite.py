@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rareal.errors import LabelError
 from rareal.labeling.geometry import check_geometry
-from rareal.records import Array, Frame
+from rareal.records import Calculation, Frame
 from rareal.schema import Misfit, Section
 from rareal.units import Temperature
 
@@ -79,7 +79,7 @@ class Engine:
         text = json.dumps({"version": version("tblite"), **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
+    def calculate(self, frame: Frame) -> Calculation:
         """Energy [eV] and forces [N, 3] [eV/Å].
 
         Raises
@@ -93,7 +93,7 @@ class Engine:
         forces = np.asarray(result.get("gradient"), dtype=np.float64) * (-HARTREE / BOHR)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise LabelError(f"{self.config.method} returned an energy or a force that is not finite")
-        return energy, forces
+        return Calculation(energy, forces)
 
     def _converge(self, frame: Frame) -> Any:
         from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError

@@ -14,19 +14,20 @@ from multiprocessing.connection import Connection
 
 from rareal.errors import LabelError
 from rareal.protocols import Engine
-from rareal.records import FailedLabel, Frame, Label
+from rareal.records import Calculation, FailedLabel, Frame, Label
 
 
 def compute(engine: Engine, engine_hash: str, frame: Frame) -> Label | FailedLabel:
     """The engine's answer, its failure made a record."""
     start = time.perf_counter()
     try:
-        energy, forces = engine.calculate(frame)
+        found = Calculation(*engine.calculate(frame))
     except LabelError as error:
         return FailedLabel(str(error))
     except Exception as error:  # an engine of someone else's may raise anything: it costs that frame, no more
         return FailedLabel(f"{type(error).__name__}: {error}")
-    return Label(energy, forces, engine_hash, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Label(found.energy, found.forces, engine_hash, seconds, found.stress, found.note)
 
 
 def main(descriptor: int) -> None:

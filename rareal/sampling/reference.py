@@ -132,7 +132,7 @@ def drive(script: Path, engine: Engine, start: Frame) -> None:
         # LAMMPS orders its atoms as it likes
         where[order] = positions
         try:
-            energy, values = engine.calculate(replace(start, positions=where))
+            energy, values = engine.calculate(replace(start, positions=where))[:2]
         except Exception as error:  # an exception cannot cross LAMMPS: it is raised again below
             failure.append(LabelError(f"the engine failed at step {step}: {error}"))
             out[:] = 0.0

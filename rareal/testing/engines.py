@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rareal.errors import LabelError
-from rareal.records import Array, Frame
+from rareal.records import Array, Calculation, Frame
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Faulty:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
+    def calculate(self, frame: Frame) -> Calculation:
         """Energy and forces, or what ``frame.origin`` asks for."""
         if frame.origin:
             getattr(self, frame.origin, lambda _: None)(frame)
@@ -72,7 +72,7 @@ class Faulty:
             energy = float("nan")
         if frame.origin == "shape":
             forces = forces[:-1]
-        return energy, forces
+        return Calculation(energy, forces)
 
     def refuse(self, frame: Frame) -> None:
         """Fail as an engine should."""

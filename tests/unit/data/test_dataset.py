@@ -46,6 +46,22 @@ def test_weights_are_kept_and_are_one_in_older_files(tmp_path: Path) -> None:
     assert [f.weight for f in dataset.read(tmp_path / "data.h5")] == [1.0, 1.0]
 
 
+def test_stress_and_note_are_kept_where_there_are_any(tmp_path: Path) -> None:
+    stressed = replace(labeled(1).label, stress=np.arange(6.0), note="mixing 0.1")
+    frames = [labeled(0), replace(labeled(1), label=stressed), labeled(2, (1, 8))]
+    dataset.write(tmp_path / "data.h5", frames)
+    found = dataset.read(tmp_path / "data.h5")
+    assert [f.label.stress is None for f in found] == [True, False, True]
+    np.testing.assert_array_equal(found[1].label.stress, np.arange(6.0))
+    assert [f.label.note for f in found] == ["", "mixing 0.1", ""]
+    assert dataset.content_hash(found) == dataset.content_hash(frames)
+    unstressed = [replace(f, label=replace(f.label, stress=None)) for f in frames]
+    assert dataset.content_hash(unstressed) != dataset.content_hash(frames)
+    with h5py.File(tmp_path / "data.h5", "r") as file:
+        assert "stress" in file["H2C1"]
+        assert "stress" not in file["H1O1"]
+
+
 def test_layout_is_ani_s(tmp_path: Path) -> None:
     dataset.write(tmp_path / "data.h5", [labeled(0), labeled(1)])
     with h5py.File(tmp_path / "data.h5") as file:
