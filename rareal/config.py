@@ -24,7 +24,16 @@ from rareal.structure import read_structure
 from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
-FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers", "labels.timeout")
+FREE_KEYS = (
+    "name",
+    "rounds",
+    "directory",
+    "reference",
+    "labels.budget",
+    "labels.workers",
+    "labels.timeout",
+    "labels.cache",
+)
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
 
 
@@ -38,6 +47,9 @@ class Labels(Section):
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
     max_failed_fraction: float = Field(0.5, ge=0, le=1, description="largest share of a batch that may fail")
     timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
+    cache: str = Field(
+        "user", description="folder where labels are kept for other runs; `user`: yours; `none`: nowhere"
+    )
 
 
 class Convergence(Section):
@@ -195,6 +207,55 @@ class TrainConfig(Tree):
         return elements
 
 
+class LabelConfig(Tree):
+    """Labels by themselves, `rareal label`, `relabel` and `doctor`; the YAML of a whole run holds them too."""
+
+    elsewhere: ClassVar[tuple[str, ...]] = tuple({**Config.model_fields, **TrainConfig.model_fields})
+
+    structure: Path | None = Field(None, description="what `rareal doctor` tries the engine on, relative to the YAML")
+    engine: SerializeAsAny[Section]
+    labels: SerializeAsAny[Labels]
+
+    _source: YamlFile = PrivateAttr()
+    _frame: Frame = PrivateAttr()
+
+    @property
+    def frame(self) -> Frame:
+        """The geometry that `check_frame` looks at."""
+        return self._frame
+
+    def check_frame(self, frame: Frame, where: str) -> None:
+        """Refuse a geometry that does not go with the engine's settings, e.g. with their spin.
+
+        Raises
+        ------
+        ConfigError
+            With the key of the YAML, and ``where`` the geometry is.
+        """
+        view = self.model_copy()
+        view._frame = frame
+        try:
+            self.engine.check_against(view)
+        except Misfit as misfit:
+            problem = _misfit("engine", self.engine, misfit, self._source.data)
+            raise ConfigError(f"{_message(self._source, {}, [problem])} ({where})") from misfit
+
+    def read_structure(self) -> Frame:
+        """The geometry in ``structure``.
+
+        Raises
+        ------
+        ConfigError
+            If the YAML names none, or it cannot be used with the engine.
+        """
+        if self.structure is None:
+            raise ConfigError(f"{self._source.path}: the key 'structure' is missing; name a file with a geometry")
+        path = self._source.path.parent / self.structure
+        frame = _structure(self.structure, self._source, {})
+        self.check_frame(frame, str(path))
+        return frame
+
+
 def load(
     path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> Config:
@@ -215,7 +276,7 @@ def load(
     given.setdefault("name", source.path.stem)
     given.setdefault("directory", f"runs/{given['name']}")
     config, sections = _read(Config, source, given, overrides, kinds)
-    config._frame = _structure(config, source, overrides or {})
+    config._frame = _structure(config.structure, source, overrides or {})
     found = _misfits(config, sections, given)
     if found:
         raise ConfigError(_message(source, overrides or {}, found))
@@ -228,6 +289,14 @@ def load_training(
     """Read what a training needs of a YAML, as `load` does; the keys of a whole run are let be."""
     source, given = _given(path, overrides)
     return _read(TrainConfig, source, given, overrides, kinds)[0]
+
+
+def load_labels(path: str | Path, kinds: Mapping[str, Kinds] | None = None) -> LabelConfig:
+    """Read what labels need of a YAML, as `load` does; the keys of a whole run are let be."""
+    source, given = _given(path, None)
+    config = _read(LabelConfig, source, given, None, kinds)[0]
+    config._source = source
+    return config
 
 
 def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
@@ -329,11 +398,11 @@ def _assemble(
         return None
 
 
-def _structure(config: Config, source: YamlFile, overrides: Mapping[str, Any]) -> Frame:
+def _structure(structure: Path, source: YamlFile, overrides: Mapping[str, Any]) -> Frame:
     try:
-        return read_structure(source.path.parent / config.structure)
+        return read_structure(source.path.parent / structure)
     except Misfit as misfit:
-        problem = Problem(("structure",), str(config.structure), str(misfit))
+        problem = Problem(("structure",), str(structure), str(misfit))
         raise ConfigError(_message(source, overrides, [problem])) from misfit
 
 

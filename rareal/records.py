@@ -88,11 +88,18 @@ class FailedLabel:
 
 @dataclass(frozen=True, eq=False)
 class LabeledFrame:
-    """A frame with its label: one row of a data set. ``weight`` is its weight in the loss."""
+    """A frame with its label: one row of a data set.
+
+    Attributes
+    ----------
+    weight : its weight in the loss.
+    replaces : the hash of the engine whose label this one has replaced; empty where it is the first one.
+    """
 
     frame: Frame
     label: Label
     weight: float = 1.0
+    replaces: str = ""
 
 
 @dataclass(frozen=True, eq=False)
