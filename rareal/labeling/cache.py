@@ -42,7 +42,9 @@ USER, NONE = "user", "none"
 
 
 def user_folder() -> Path:
-    """``$XDG_CACHE_HOME/rareal/labels``, by default ``~/.cache/rareal/labels``."""
+    """``$RAREAL_CACHE``, or ``$XDG_CACHE_HOME/rareal/labels``, by default ``~/.cache/rareal/labels``."""
+    if folder := os.environ.get("RAREAL_CACHE"):
+        return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME", "")
     # the XDG specification has relative paths ignored
     root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"

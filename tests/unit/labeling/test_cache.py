@@ -270,6 +270,9 @@ def test_what_it_holds_and_clearing_by_engine(tmp_path: Path) -> None:
 
 
 def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAREAL_CACHE", str(tmp_path / "mine"))
+    assert user_folder() == tmp_path / "mine"
+    monkeypatch.delenv("RAREAL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_folder() == tmp_path / "rareal" / "labels"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
