@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from rareal.data import formats
 from rareal.errors import ConfigError, DatasetError, LabelError
 from rareal.files import read_csv
 from rareal.progress import Silent
-from rareal.records import Label
 
 
 class Case:
