@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections import namedtuple
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import molecule
 
 from rareal import doctor, plugin
 
@@ -121,3 +128,60 @@ def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (doctor.processors().state, doctor.processors().cure) == ("note", "unset OMP_NUM_THREADS")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert doctor.processors().state == "ok"
+
+
+@pytest.fixture
+def tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """`rareal doctor --engine` on a YAML with an engine whose answers are known: exit code and all that it says."""
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    monkeypatch.chdir(tmp_path)
+
+    def doctor(structure: str = "structure: water.xyz", **settings: object) -> tuple[int, str]:
+        told = "".join(f", {key}: {value}" for key, value in settings.items())
+        text = f"engine: {{kind: rareal.testing.tied, calls: calls{told}}}\n{structure}\nlabels: {{cache: none}}\n"
+        (tmp_path / "tied.yaml").write_text(text)
+        command = [sys.executable, "-m", "rareal", "doctor", "--engine", "tied.yaml"]
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return doctor
+
+
+def test_a_good_engine(tied: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    code, told = tied(stiffness=2.0)
+    assert code == 0, told
+    lines = {line.split()[1]: line for line in told.splitlines()}
+    assert "kind tied, stiffness 2.0" in lines["settings"]
+    assert lines["hash"].split()[2] == "tied"
+    energy = float(np.sum(molecule("H2O").positions ** 2))
+    assert f"H2O of water.xyz: {energy:.6f} eV" in lines["label"]
+    assert {"time", "again", "forces"} <= set(lines)
+    assert all(line.startswith("ok") for line in told.splitlines())
+
+
+@pytest.mark.parametrize("factor", [1.05, -1.0])
+def test_forces_that_are_not_the_gradient(tied: Callable[..., tuple[int, str]], factor: float) -> None:
+    code, told = tied(forces=factor)
+    assert code == 1
+    (line,) = (line for line in told.splitlines() if line.startswith("broken"))
+    assert line.split()[1] == "forces"
+    assert "do not label with this" in told
+
+
+def test_an_engine_that_fails(tied: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "neon.xyz", Atoms("NeH", [[0, 0, 0], [0, 0, 1.5]]))
+    code, told = tied("structure: neon.xyz")
+    assert code == 1
+    assert "broken  label" in told
+    assert "neon will not be tied" in told
+
+
+def test_a_yaml_that_cannot_be_used(tied: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    assert tied("") == (2, "Error: tied.yaml: the key 'structure' is missing; name a file with a geometry\n")
+    ase.io.write(tmp_path / "helium.xyz", Atoms("HeH", [[0, 0, 0], [0, 0, 1.5]]))
+    code, told = tied("structure: helium.xyz")
+    assert code == 2
+    assert "tied.yaml:1: engine.stiffness: 1.0: helium cannot be tied (helium.xyz)" in told
