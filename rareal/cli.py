@@ -47,13 +47,16 @@ def run(
     from rareal.rundir import RunFolder
 
     stages = build_stages(config)
-    with (
-        _resumable(),
-        RunFolder.open(config.directory, config) as folder,
-        display(quiet) as shown,
-        closing(stages.labeler),
-    ):
-        run_loop(config, folder, stages, shown)
+    try:
+        with (
+            RunFolder.open(config.directory, config) as folder,
+            display(quiet) as shown,
+            closing(stages.labeler),
+        ):
+            run_loop(config, folder, stages, shown)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
     from rareal.report.plots import plot_run
 
     plot_run(config.directory)

@@ -24,16 +24,7 @@ from rareal.structure import read_structure
 from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
-FREE_KEYS = (
-    "name",
-    "rounds",
-    "directory",
-    "reference",
-    "labels.budget",
-    "labels.workers",
-    "labels.timeout",
-    "labels.cache",
-)
+FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers", "labels.timeout")
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
 
 
@@ -47,9 +38,6 @@ class Labels(Section):
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
     max_failed_fraction: float = Field(0.5, ge=0, le=1, description="largest share of a batch that may fail")
     timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
-    cache: str = Field(
-        "user", description="folder where labels are kept for other runs; `user`: yours; `none`: nowhere"
-    )
 
 
 class Convergence(Section):
