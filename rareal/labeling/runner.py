@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import replace
 from math import ceil
@@ -81,6 +81,11 @@ class Labeler:
         self.setup = Setup(engine, self.hash, timeout, scratch)
         self.seconds = 0.0
         self._batches: list[Batch] = []
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the engine's hash is of; empty where it does not say."""
+        return dict(getattr(self.engine, "settings", {}))
 
     def submit(self, frames: Sequence[Frame], folder: Path | None = None, first: int = 0) -> Batch:
         """Begin to label frames; their labels are the result of what is returned.

@@ -80,7 +80,7 @@ class Faulty:
         if frame.origin == "stress":
             return Calculation(energy, forces, np.zeros((3, 3)))
         if frame.origin == "complex":
-            return Calculation(energy, forces + 1j)
+            return Calculation(energy, forces + 1j)  # type: ignore[arg-type]
         return Calculation(energy, forces)
 
     def refuse(self, frame: Frame) -> None:
