@@ -97,29 +97,28 @@ def build_stages(config: Config) -> Stages:
 
 def build_executors(config: Config) -> Executors:
     """Where labels, walkers and trainings run; nothing is started yet."""
+    folder = config.directory / "executors"
+    return Executors(*(build_executor(config, stage, folder) for stage in ("label", "sample", "train")))
 
-    def build(stage: str) -> Executor:
-        section = getattr(config.executor, stage)
-        parts = {"stage": stage, "folder": config.directory / "executors"}
-        made = config.module(f"executor.{stage}").build
-        wanted = list(inspect.signature(made).parameters)[1:]
-        executor: Executor = made(section, **{name: parts[name] for name in wanted if name in parts})
-        return executor
 
-    return Executors(build("label"), build("sample"), build("train"))
+def build_executor(config: Any, stage: str, folder: Path) -> Executor:
+    """Where the tasks of a stage run; ``folder`` is for what the executor itself writes."""
+    parts = {"stage": stage, "folder": folder}
+    build = config.module(f"executor.{stage}").build
+    wanted = list(inspect.signature(build).parameters)[1:]
+    executor: Executor = build(
+        getattr(config.executor, stage), **{name: parts[name] for name in wanted if name in parts}
+    )
+    return executor
 
 
 def build_labeler(config: Any, engine: Engine, executor: Executor) -> Labeler:
     """What labels frames, with the section ``labels`` of ``config``."""
     labels = config.labels
-    return Labeler(
-        engine,
-        executor,
-        labels.max_failed_fraction,
-        labels.timeout,
-        labels.scratch,
-        open_cache(labels.cache),
-    )
+    cache = open_cache(labels.cache)
+    if cache is not None:
+        cache.describe(engine.hash, getattr(engine, "settings", {}))
+    return Labeler(engine, executor, labels.max_failed_fraction, labels.timeout, labels.scratch, cache)
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,7 @@ def label(
     quiet: Quiet = False,
 ) -> None:
     """Label the geometries in a file."""
-    from rareal.config import load_labels
+    from rareal.labelconfig import load_labels
 
     config = load_labels(config_file)
     from rareal.label import label_file
@@ -306,7 +306,7 @@ def relabel(
     quiet: Quiet = False,
 ) -> None:
     """Label a labelled set with another engine."""
-    from rareal.config import load_labels
+    from rareal.labelconfig import load_labels
 
     config = load_labels(config_file)
     from rareal.files import plain

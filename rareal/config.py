@@ -131,6 +131,23 @@ class Tree(Section):
 
     _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
     _modules: dict[str, str] = PrivateAttr(default_factory=dict)
+    _source: YamlFile = PrivateAttr()
+
+    @property
+    def source(self) -> Path:
+        """The YAML."""
+        return self._source.path
+
+    def refusal(self, section: str, misfit: Misfit, where: str = "") -> ConfigError:
+        """The error that says what is wrong with a section, or a plain value, at its line of the YAML."""
+        value: Any = getattr(self, section)
+        known = isinstance(value, Section)
+        problem = (
+            _misfit(section, value, misfit, self._source.data)
+            if known
+            else Problem((section,), str(value), str(misfit))
+        )
+        return ConfigError(_message(self._source, {}, [problem]) + where)
 
     def module(self, section: str) -> ModuleType:
         """The module that the kind of ``section`` stands for, e.g. ``model`` or ``executor.label``."""
@@ -227,55 +244,6 @@ class TrainConfig(Tree):
         return elements
 
 
-class LabelConfig(Tree):
-    """Labels by themselves, `rareal label`, `relabel` and `doctor`; the YAML of a whole run holds them too."""
-
-    elsewhere: ClassVar[tuple[str, ...]] = tuple({**Config.model_fields, **TrainConfig.model_fields})
-
-    structure: Path | None = Field(None, description="what `rareal doctor` tries the engine on, relative to the YAML")
-    engine: SerializeAsAny[Section]
-    labels: SerializeAsAny[Labels]
-
-    _source: YamlFile = PrivateAttr()
-    _frame: Frame = PrivateAttr()
-
-    @property
-    def frame(self) -> Frame:
-        """The geometry that `check_frame` looks at."""
-        return self._frame
-
-    def check_frame(self, frame: Frame, where: str) -> None:
-        """Refuse a geometry that does not go with the engine's settings, e.g. with their spin.
-
-        Raises
-        ------
-        ConfigError
-            With the key of the YAML, and ``where`` the geometry is.
-        """
-        view = self.model_copy()
-        view._frame = frame
-        try:
-            self.engine.check_against(view)
-        except Misfit as misfit:
-            problem = _misfit("engine", self.engine, misfit, self._source.data)
-            raise ConfigError(f"{_message(self._source, {}, [problem])} ({where})") from misfit
-
-    def read_structure(self) -> Frame:
-        """The geometry in ``structure``.
-
-        Raises
-        ------
-        ConfigError
-            If the YAML names none, or it cannot be used with the engine.
-        """
-        if self.structure is None:
-            raise ConfigError(f"{self._source.path}: the key 'structure' is missing; name a file with a geometry")
-        path = self._source.path.parent / self.structure
-        frame = _structure(self.structure, self._source, {})
-        self.check_frame(frame, str(path))
-        return frame
-
-
 def load(
     path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> Config:
@@ -296,7 +264,7 @@ def load(
     given.setdefault("name", source.path.stem)
     given.setdefault("directory", f"runs/{given['name']}")
     config, sections = _read(Config, source, given, overrides, kinds)
-    config._frame = _structure(config.structure, source, overrides or {})
+    config._frame = _structure(config, source, overrides or {})
     found = _misfits(config, sections, given)
     if found:
         raise ConfigError(_message(source, overrides or {}, found))
@@ -306,17 +274,19 @@ def load(
 def load_training(
     path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> TrainConfig:
-    """Read what a training needs of a YAML, as `load` does; the keys of a whole run are let be."""
+    """Read what a training needs of a YAML; see `load_part`."""
+    return load_part(TrainConfig, path, overrides, kinds)
+
+
+def load_part(
+    schema: type[TreeType],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Kinds] | None = None,
+) -> TreeType:
+    """Read what ``schema`` has of a YAML, as `load` does; the keys ``elsewhere`` are let be."""
     source, given = _given(path, overrides)
-    return _read(TrainConfig, source, given, overrides, kinds)[0]
-
-
-def load_labels(path: str | Path, kinds: Mapping[str, Kinds] | None = None) -> LabelConfig:
-    """Read what labels need of a YAML, as `load` does; the keys of a whole run are let be."""
-    source, given = _given(path, None)
-    config = _read(LabelConfig, source, given, None, kinds)[0]
-    config._source = source
-    return config
+    return _read(schema, source, given, overrides, kinds)[0]
 
 
 def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
@@ -351,6 +321,7 @@ def _read(
     tree = _assemble(schema, plain, sections, registry, found)
     if tree is None or found:
         raise ConfigError(_message(source, overrides or {}, found))
+    tree._source = source
     tree._kinds.update(chosen)
     tree._modules.update({name: registry[name.partition(".")[0]].module(kind) for name, kind in chosen.items()})
     return tree, sections
@@ -453,11 +424,11 @@ def _assemble(
         return None
 
 
-def _structure(structure: Path, source: YamlFile, overrides: Mapping[str, Any]) -> Frame:
+def _structure(config: Config, source: YamlFile, overrides: Mapping[str, Any]) -> Frame:
     try:
-        return read_structure(source.path.parent / structure)
+        return read_structure(source.path.parent / config.structure)
     except Misfit as misfit:
-        problem = Problem(("structure",), str(structure), str(misfit))
+        problem = Problem(("structure",), str(config.structure), str(misfit))
         raise ConfigError(_message(source, overrides, [problem])) from misfit
 
 

@@ -284,10 +284,10 @@ def engine(config_file: Path) -> Iterator[Finding]:
     ConfigError
         If the YAML cannot be used.
     """
-    from rareal.config import load_labels
     from rareal.errors import LabelError
     from rareal.label import engine_of, formula
-    from rareal.labeling.runner import Worker
+    from rareal.labelconfig import load_labels
+    from rareal.labeling.guard import Worker
     from rareal.labeling.selfcheck import SHAKE, self_check, shaken
 
     config = load_labels(config_file)
@@ -297,7 +297,7 @@ def engine(config_file: Path) -> Iterator[Finding]:
     told = ", ".join(f"{key} {value}" for key, value in settings.items()) or "the engine does not tell its settings"
     yield Finding("settings", "ok", told)
     yield Finding("hash", "ok", level.hash)
-    with Worker(level, config.labels.timeout) as worker:
+    with Worker(level, config.labels.timeout, config.labels.scratch) as worker:
         start = time.perf_counter()
         try:
             energy = worker.calculate(frame)[0]
@@ -318,9 +318,6 @@ def engine(config_file: Path) -> Iterator[Finding]:
     yield Finding("time", "ok", f"{seconds:.3g} s a label; the first one, with the start of the engine, {first:.3g} s")
     yield repeats(energy, again)
     yield forces(found)
-    cores, workers = usable_cores(), config.labels.workers
-    if workers > cores:
-        yield Finding("workers", "note", f"labels.workers: {workers} on {cores} processors", f"set it to {cores}")
 
 
 def repeats(energy: float, again: float) -> Finding:

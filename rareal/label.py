@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from ase.symbols import Symbols
 
-from rareal.build import make
-from rareal.config import LabelConfig
+from rareal.build import build_executor, make
 from rareal.data import formats
 from rareal.errors import LabelError
 from rareal.files import write_csv
+from rareal.labelconfig import LabelConfig
 from rareal.labeling.cache import Cache, open_cache
-from rareal.labeling.runner import Labeler
+from rareal.labeling.runner import FAILED, Labeler
 from rareal.progress import Display
 from rareal.protocols import Engine
 from rareal.records import FailedLabel, Frame, Label, LabeledFrame
@@ -37,7 +37,6 @@ class Labels:
     ----------
     frames, results : in the same order.
     engine, settings : the hash of the level of theory, and what it is of.
-    known : how many of the labels the cache had.
     where : the name of a frame, by its index.
     """
 
@@ -45,8 +44,12 @@ class Labels:
     results: Sequence[Label | FailedLabel]
     engine: str
     settings: dict[str, Any]
-    known: int
     where: Callable[[int], str]
+
+    @property
+    def computed(self) -> int:
+        """Labels that the engine has computed just now; the cache, or an equal frame, had the others."""
+        return sum(isinstance(found, Label) and not found.cached for found in self.results)
 
     @property
     def failed(self) -> dict[int, str]:
@@ -59,7 +62,7 @@ class Labels:
         done = [found for found in self.results if isinstance(found, Label)]
         seconds = [found.seconds for found in done]
         median = f"; a label takes {np.median(seconds):.2g} s (median)" if seconds else ""
-        lines = [f"{len(done)} of {len(self.results)} frames labelled, {self.known} of them from the cache{median}"]
+        lines = [f"{len(done)} of {len(self.results)} frames labelled, {self.computed} of them computed now{median}"]
         for k in list(failed)[:SHOWN]:
             lines.append(f"no label: {self.where(k)} ({formula(self.frames[k])}): {failed[k]}")
         if len(failed) > SHOWN:
@@ -110,19 +113,31 @@ def compute(
     """
     check(config, frames, where)
     engine = engine_of(config, frames[0])
-    cache = open_cache(config.labels.cache) or Cache(partial(output))
     settings = dict(getattr(engine, "settings", {}))
+    labels = config.labels
+    cache = open_cache(labels.cache) or Cache(partial(output))
     cache.describe(engine.hash, settings)
-    known = sum(cache.get(engine.hash, frame) is not None for frame in frames)
-    with (
-        Labeler(engine, config.labels.workers, 1.0, config.labels.timeout, cache=cache) as labeler,
-        display.stage("label") as progress,
-    ):
-        results = labeler.label(frames, progress)
-    found = Labels(frames, results, engine.hash, settings, known, where)
+    files = files_of(output)
+    shutil.rmtree(files / FAILED, ignore_errors=True)  # of an earlier attempt
+    executor = build_executor(config, "label", partial(output))
+    try:
+        with (
+            # whatever fails is left out, and told
+            Labeler(engine, executor, 1.0, labels.timeout, labels.scratch, cache) as labeler,
+            display.stage("label") as progress,
+        ):
+            results = labeler.label(frames, progress, files)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    found = Labels(frames, results, engine.hash, settings, where)
     if len(found.failed) == len(frames):
         raise LabelError(f"no frame got a label, {output} is not written\n{found.describe()}")
     return found
+
+
+def files_of(output: Path) -> Path:
+    """``<output>.files``: what the engine leaves of frames, with and without a label."""
+    return output.with_name(output.name + ".files")
 
 
 def engine_of(config: LabelConfig, frame: Frame) -> Engine:

@@ -11,10 +11,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from rareal import labelled
-from rareal.config import LabelConfig
 from rareal.data import formats
 from rareal.errors import DatasetError
 from rareal.label import Labels, compute, engine_of, forget
+from rareal.labelconfig import LabelConfig
 from rareal.progress import Display
 from rareal.records import Label, LabeledFrame
 from rareal.subset import select

@@ -15,10 +15,10 @@ import pytest
 from ase import Atoms
 
 from rareal import cli, label
-from rareal.config import load_labels
 from rareal.data import formats
 from rareal.errors import ConfigError, DatasetError, LabelError
 from rareal.files import read_csv
+from rareal.labelconfig import load_labels
 from rareal.progress import Silent
 
 
@@ -82,7 +82,7 @@ def test_labels_and_provenance(case: Case) -> None:
         np.testing.assert_array_equal(row.label.stress, np.arange(6.0))
         assert (row.label.note, row.frame.origin, row.frame.step) == ("tied", "file", k)
     assert settings == {rows[0].label.engine: {"kind": "tied", "stiffness": 1.0, "atoms": {}, "forces": 1.0}}
-    assert "8 of 8 frames labelled, 0 of them from the cache" in found.describe()
+    assert "8 of 8 frames labelled, 8 of them computed now" in found.describe()
     assert sorted(path.name for path in case.folder.iterdir()) == [
         "cache",
         "calls",

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rareal import cli
-from rareal.config import load_labels
 from rareal.data import formats
 from rareal.errors import DatasetError
+from rareal.labelconfig import load_labels
 from rareal.progress import Silent
 from rareal.records import Frame, Label, LabeledFrame
 from rareal.relabel import Outcome, relabel, shift
