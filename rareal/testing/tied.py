@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from pydantic import Field
 
 from rareal.errors import LabelError
@@ -24,7 +25,7 @@ class Config(Section):
 
     calls: Path = Field(description="file that gets a line per calculation")
     stiffness: float = Field(1.0, description="of the springs, eV/Å²")
-    atoms: dict[int, float] = Field({}, description="energy of an atom, eV, by atomic number")
+    atoms: dict[str, float] = Field({}, description="energy of an atom, eV, by chemical symbol")
     forces: float = Field(1.0, description="factor of the forces: they are wrong where it is not 1")
     seconds: float = Field(0.0, description="what a calculation takes")
 
@@ -49,7 +50,7 @@ class Engine:
         time.sleep(self.config.seconds)
         if (frame.numbers == NEON).any():
             raise LabelError("neon will not be tied")
-        energy = sum(self.config.atoms.get(int(z), 0.0) for z in frame.numbers)
+        energy = sum(self.config.atoms.get(chemical_symbols[z], 0.0) for z in frame.numbers)
         energy += 0.5 * self.config.stiffness * float(np.sum(frame.positions**2))
         forces = -self.config.forces * self.config.stiffness * frame.positions
         return Calculation(energy, forces, np.arange(6.0), "tied")

@@ -49,7 +49,7 @@ class Case:
         """Write the YAML: atoms of energy, and springs of another stiffness."""
         self.yaml.write_text(
             f"engine: {{kind: rareal.testing.tied, calls: {self.calls}, stiffness: {stiffness}, "
-            f"atoms: {{6: -7.5, 1: 0.25}}}}\nlabels: {{cache: {self.folder / 'cache'}}}\n"
+            f"atoms: {{C: -7.5, H: 0.25}}}}\nlabels: {{cache: {self.folder / 'cache'}}}\n"
         )
 
     def relabel(self, held: list[LabeledFrame], *rules: str, mixed: bool = False, name: str = "new.h5") -> Outcome:
