@@ -47,7 +47,7 @@ def run(
         with (
             RunFolder.open(config.directory, config) as folder,
             display(quiet) as shown,
-            closing(stages.labeler),
+            closing(stages),
         ):
             run_loop(config, folder, stages, shown)
     except KeyboardInterrupt:

@@ -69,6 +69,7 @@ class Label:
     energy, forces, stress, note : as in `Calculation`.
     engine : the hash of the engine's settings.
     seconds : what the calculation took.
+    cached : whether it was not computed for this frame, but is the label of an equal one.
     """
 
     energy: float
@@ -77,6 +78,7 @@ class Label:
     seconds: float = 0.0
     stress: Array | None = None
     note: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True)
