@@ -84,7 +84,16 @@ class Kinds:
 
 KINDS: dict[str, Kinds] = {
     "cv": Kinds({"distance": "rareal.cv"}),
-    "engine": Kinds({"tblite": "rareal.labeling.tblite"}),
+    "engine": Kinds(
+        {
+            "tblite": "rareal.labeling.tblite",
+            "dftbplus": "rareal.labeling.dftbplus",
+            "gpaw": "rareal.labeling.gpaw",
+            "pyscf": "rareal.labeling.pyscf",
+            "cp2k": "rareal.labeling.cp2k",
+            "ase": "rareal.labeling.ase",
+        }
+    ),
     "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
     "executor": Kinds(
         {
