@@ -352,12 +352,13 @@ CacheFolder = Annotated[
 @cache_app.command("info")
 def cache_info(folder: CacheFolder = None) -> None:
     """Say where the labels are, of which engines, and what room they take."""
+    from rareal.data.dataset import short
     from rareal.labeling.cache import Cache, user_folder
 
     cache = Cache(folder or user_folder())
     levels = cache.levels()
     for level in levels:
-        told = ", ".join(f"{key} {value}" for key, value in level.settings.items()) or "settings not known"
+        told = ", ".join(f"{key} {short(value)}" for key, value in level.settings.items()) or "settings not known"
         typer.echo(f"engine {level.engine[:12]}: {level.entries} labels, {level.size / 1e6:.1f} MB; {told}")
     total = sum(level.size for level in levels) / 1e6
     typer.echo(f"{sum(level.entries for level in levels)} labels, {total:.1f} MB in {cache.folder}")

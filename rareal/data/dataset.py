@@ -191,10 +191,11 @@ def _telling(engine: str, known: Settings) -> str:
     others = [settings for settings in known.values() if settings]
     different = [key for key in mine if any(settings.get(key) != mine[key] for settings in others)]
     keys = dict.fromkeys([*(key for key in ("kind", "method") if key in mine), *different])
-    return ", ".join(f"{key} {_short(mine[key])}" for key in keys)
+    return ", ".join(f"{key} {short(mine[key])}" for key in keys)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting on one line, cut where it gets long."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
