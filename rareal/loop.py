@@ -12,7 +12,7 @@ results do not depend on which task ends first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +115,7 @@ class Loop:
         self.display = display
         self.watch = Watch(display)
         self.data: list[LabeledFrame] = []
+        self.settings: dict[str, Mapping[str, Any]] = {}
         self.labels = 0
         self.trained: Trained | None = None
         self.believed = False
@@ -154,7 +155,7 @@ class Loop:
         if not stage.done:
             label = self.stages.executors.label
             frames, calls = self.do("initial data", stage, label, self.stages.initial, self.run.seed(-1, "initial"))
-            dataset.write(stage.folder / DATA, frames)
+            dataset.write(stage.folder / DATA, frames, {labeler.hash: labeler.settings})
             stage.finish(labels=len(frames), engine_calls=calls)
         self.take(stage.folder / DATA, stage.summary["labels"])
 
@@ -326,14 +327,16 @@ class Loop:
         if reasons:
             self.display.note(f"{len(reasons)} of {len(frames)} frames got no label: {reasons[0]}")
         kept = labelled(frames, labels)
-        dataset.write(folder / DATA, kept)
+        labeler = self.stages.labeler
+        dataset.write(folder / DATA, kept, {labeler.hash: labeler.settings})
         return kept
 
     def take(self, path: Path, labels: int, join: bool = True) -> None:
         """Add a finished data delta to what is known; ``labels`` bought, failed ones included."""
         if join:
             self.data = [*self.data, *dataset.read(path)]
-        dataset.refuse_mixture(self.data)
+        self.settings |= dataset.settings(path)
+        dataset.refuse_mixture(self.data, self.settings)
         self.labels += labels
 
     def converged(self, row: dict[str, Any]) -> bool:

@@ -144,8 +144,7 @@ def test_an_output_is_not_overwritten(case: Case) -> None:
     assert case.asked() == []
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("cache", ["", "none"])
+@pytest.mark.parametrize(("kind", "cache"), [(signal.SIGINT, ""), (signal.SIGKILL, ""), (signal.SIGTERM, "none")])
 def test_an_interruption_loses_nothing(case: Case, kind: signal.Signals, cache: str) -> None:
     case.engine(cache, seconds=0.4)
     process = case.start()
