@@ -205,8 +205,10 @@ def _holding(frames: Sequence[Frame]) -> str:
     rounds = sorted({frame.round for frame in frames if frame.round >= 0})
     # frames of a file that is none of ours have no round either
     initial = any(frame.round < 0 and frame.origin != "file" for frame in frames)
-    parts = (["of the initial data"] if initial else []) + ([f"of rounds {ranges(rounds)}"] if rounds else [])
-    count = f"{len(frames)} frame{'s' if len(frames) > 1 else ''}"
+    parts = (["of the initial data"] if initial else []) + (
+        [f"of round{'s' * (len(rounds) > 1)} {ranges(rounds)}"] if rounds else []
+    )
+    count = f"{len(frames)} frame{'s' * (len(frames) > 1)}"
     return f"{count}, {' and '.join(parts)}" if parts else f"{count}, of no round"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rareal import labelled
+from rareal import cli, labelled
 from rareal.data import dataset, formats
 from rareal.errors import DatasetError
 from rareal.files import write_json
@@ -57,9 +58,9 @@ def test_a_run_whose_engine_has_changed(run: Path) -> None:
     first, mine, other, cure = str(caught.value).splitlines()
     assert first.startswith(f"{run}: labels of 2 engines")
     assert mine == (
-        "  engine aaaaaaaaaaaa (kind tblite, method GFN2-xTB): 4 frames, of the initial data and of rounds 0"
+        "  engine aaaaaaaaaaaa (kind tblite, method GFN2-xTB): 4 frames, of the initial data and of round 0"
     )
-    assert other == "  engine bbbbbbbbbbbb (kind tblite, method GFN1-xTB): 2 frames, of rounds 2"
+    assert other == "  engine bbbbbbbbbbbb (kind tblite, method GFN1-xTB): 2 frames, of round 2"
     assert "rareal relabel" in cure
     rows, settings = labelled.read(run, mixed=True)
     assert len(rows) == 6
@@ -79,6 +80,22 @@ def test_a_file(tmp_path: Path) -> None:
     assert labelled.read(tmp_path / "set.h5")[1] == GFN2
     mixed = [row(0, 0), replace(row(1, 1), label=replace(row(1, 1).label, engine="b" * 64))]
     formats.write(tmp_path / "set.xyz", mixed, GFN2)
-    with pytest.raises(DatasetError, match=r"set\.xyz: labels of 2 engines.*\n.*\n.*settings not known.*rounds 1"):
+    with pytest.raises(DatasetError, match=r"set\.xyz: labels of 2 engines.*\n.*\n.*settings not known.*round 1"):
         labelled.read(tmp_path / "set.xyz")
     assert len(labelled.read(tmp_path / "set.xyz", mixed=True)[0]) == 2
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_commands_refuse_a_mixture(
+    verb: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage(run / "round-002" / "check", [row(2, 4, "b" * 64)], GFN1)
+    (tmp_path / "train.yaml").write_text("seed: 1\n")
+    model = str(tmp_path / "model.pt")
+    arguments = [str(tmp_path / "train.yaml"), str(run), "-o", model] if verb == "train" else [model, str(run)]
+    monkeypatch.setattr(sys, "argv", ["rareal", verb, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert "engine bbbbbbbbbbbb (kind tblite, method GFN1-xTB): 1 frame, of round 2" in capsys.readouterr().err
+    assert not (tmp_path / "model.pt").exists()

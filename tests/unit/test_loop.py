@@ -18,6 +18,7 @@ from rareal.check import Check
 from rareal.data import dataset
 from rareal.data.augment import Config as NoiseConfig
 from rareal.data.augment import noise_copies
+from rareal.errors import DatasetError
 from rareal.execution.serial import SerialExecutor
 from rareal.loop import Executors, Loop, Stages
 from rareal.progress import Silent
@@ -295,3 +296,16 @@ def test_a_finished_stage_is_not_done_again(tmp_path: Path, stage: str) -> None:
     for before, after in zip(rows, repeated, strict=True):
         assert before["labels"] == after["labels"]
         assert before["path_error_kcal_mol"] == pytest.approx(after["path_error_kcal_mol"], nan_ok=True)
+
+
+def test_an_engine_that_has_changed_is_told_by_rounds_and_settings(tmp_path: Path) -> None:
+    loop(World(), tmp_path, rounds=1)[0].go()
+    # as if the program behind the engine had been updated between two rounds
+    stage = tmp_path / "round-000" / "check"
+    rows = [replace(row, label=replace(row.label, engine="other")) for row in dataset.read(stage / "data.h5")]
+    (stage / "data.h5").unlink()
+    dataset.write(stage / "data.h5", rows, {"other": {"bonds": 3}})
+    with pytest.raises(DatasetError) as caught:
+        loop(World(), tmp_path, rounds=2)[0].go()
+    assert "engine morse (bonds 2): 10 frames, of the initial data\n" in str(caught.value)
+    assert f"engine other (bonds 3): {len(rows)} frames, of round 0\n" in str(caught.value)

@@ -109,7 +109,7 @@ def test_a_mixture_is_refused_and_told_by_round() -> None:
     assert str(caught.value).splitlines() == [
         "labels of 2 engines, or of one with different settings, cannot be mixed:",
         "  engine aaaaaaaaaaaa (settings not known): 4 frames, of the initial data and of rounds 0-1, 5",
-        "  engine bbbbbbbbbbbb (settings not known): 2 frames, of rounds 7",
+        "  engine bbbbbbbbbbbb (settings not known): 2 frames, of round 7",
         "Bring them to one level with `rareal relabel DATASET --mixed --config CONFIG -o NEW`",
     ]
     dataset.refuse_mixture(mine)
@@ -123,8 +123,8 @@ def test_a_mixture_is_told_by_what_differs_in_the_settings() -> None:
     }
     with pytest.raises(DatasetError) as caught:
         dataset.refuse_mixture([at(labeled(0), 0), at(labeled(1), 3, engine="b" * 64)], known)
-    assert "(kind tblite, method GFN2-xTB, version 0.8.0): 1 frame, of rounds 0\n" in str(caught.value)
-    assert "(kind tblite, method GFN2-xTB, version 0.9.1): 1 frame, of rounds 3\n" in str(caught.value)
+    assert "(kind tblite, method GFN2-xTB, version 0.8.0): 1 frame, of round 0\n" in str(caught.value)
+    assert "(kind tblite, method GFN2-xTB, version 0.9.1): 1 frame, of round 3\n" in str(caught.value)
     assert "charge" not in str(caught.value)
 
 

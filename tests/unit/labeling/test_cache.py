@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rareal import cli
 from rareal.labeling.cache import Cache, key, open_cache, user_folder
 from rareal.records import Frame, Label
 
@@ -280,3 +281,22 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_cache("none") is None
     assert open_cache("user") == Cache(user_folder())
     assert open_cache("~/labels") == Cache(Path.home() / "labels")
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["rareal", "cache", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert not caught.value.code
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("RAREAL_CACHE", str(tmp_path / "mine"))
+    assert said("info") == f"0 labels, 0.0 MB in {tmp_path / 'mine'}\n"
+    cache = Cache(tmp_path / "mine")
+    cache.describe(ENGINE, {"kind": "tblite", "version": "0.8.0"})
+    cache.put(ENGINE, frame(), label(frame()))
+    assert said("info").startswith("engine eeeeeeeeeeee: 1 labels, 0.0 MB; kind tblite, version 0.8.0\n1 labels")
+    assert said("clear", "--engine", "f").startswith("0 labels removed")
+    assert said("clear", "--dir", str(tmp_path / "mine")).startswith("1 labels removed")
+    assert cache.levels() == []
