@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rareal.check import Check
@@ -22,17 +23,22 @@ from rareal.config import Config, TrainConfig, Tree
 from rareal.data.augment import noise_copies
 from rareal.data.split import split
 from rareal.errors import ConfigError, RunFolderError
-from rareal.export import modelfile
-from rareal.labeling.runner import Labeler, Worker
-from rareal.loop import Split, Stages
+from rareal.execution.processes import cores
+from rareal.labeling.cache import open_cache
+from rareal.labeling.guard import Worker
+from rareal.labeling.runner import Labeler
+from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import Engine, Progress
-from rareal.records import Frame, LabeledFrame, Trajectory
+from rareal.protocols import EnergyForces, Engine, Progress
+from rareal.records import Frame, LabeledFrame, Trained, Trajectory
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference
 from rareal.sampling.reference import EngineSampler
-from rareal.training.trainer import CommitteeTrainer
+from rareal.training import outcome
 from rareal.uncertainty.threshold import threshold
+
+if TYPE_CHECKING:
+    from rareal.training.trainer import CommitteeTrainer
 
 DTYPE = "float32"
 """Of the exported committee; labels and sums are double precision everywhere."""
@@ -58,22 +64,13 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
 
 
 def build_stages(config: Config) -> Stages:
-    """The stages of a run."""
-    # single frames of a molecule are fastest, and reproducible, on one thread; training asks for more by itself
-    torch.set_num_threads(1)
+    """The stages of a run. They are light: what computes is made where it computes."""
     start = config.frame
     elements = elements_of(start.numbers)
     cv = make(config, "cv", start=start)
     engine: Engine = make(config, "engine", start=start)
     parts = {"start": start, "cv": cv, "engine": engine, "elements": elements}
-    dynamics = make(config, "initial", **parts)
     settings: Any = config  # the sections' own types are their modules' business
-
-    def initial(seed: int, progress: Progress) -> tuple[list[LabeledFrame], int]:
-        # in a process of its own: compiled engines and torch fight over threads
-        with Worker(engine, config.labels.timeout) as worker:
-            data = dynamics.run(worker, start, seed, progress)
-        return data.frames, data.engine_calls
 
     def limit(trajectories: Sequence[Trajectory]) -> float:
         return threshold(trajectories, settings.uncertainty)
@@ -81,21 +78,91 @@ def build_stages(config: Config) -> Stages:
     def augment(frames: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
         return noise_copies(frames, settings.augment, rng)
 
+    executors = build_executors(config)
     return Stages(
-        initial=initial,
+        initial=Initial(make(config, "initial", **parts), engine, start, config.labels.timeout, config.labels.scratch),
         split=build_split(config),
-        trainer=build_trainer(config, elements, DTYPE, parts),
+        trainer=Training(config, elements, parts),
         sampler=make(config, "sampler", **parts),
-        check=Check(settings.check, start, cv.atoms, lambda path: modelfile.Committee.load(path).surface()),
+        check=Check(settings.check, start, cv.atoms, committee_surface),
         threshold=limit,
         selector=make(config, "selection", **parts),
         augment=augment,
-        labeler=Labeler(
-            engine, config.labels.workers, config.labels.max_failed_fraction, timeout=config.labels.timeout
-        ),
+        labeler=build_labeler(config, engine, executors.label),
         reference=find_reference(config, engine),
         velocity_seeds=velocity_seeds(walkers(config)),
+        executors=executors,
     )
+
+
+def build_executors(config: Config) -> Executors:
+    """Where labels, walkers and trainings run; nothing is started yet."""
+    folder = config.directory / "executors"
+    return Executors(*(build_executor(config, stage, folder) for stage in ("label", "sample", "train")))
+
+
+def build_executor(config: Any, stage: str, folder: Path) -> Executor:
+    """Where the tasks of a stage run; ``folder`` is for what the executor itself writes."""
+    parts = {"stage": stage, "folder": folder}
+    build = config.module(f"executor.{stage}").build
+    wanted = list(inspect.signature(build).parameters)[1:]
+    executor: Executor = build(
+        getattr(config.executor, stage), **{name: parts[name] for name in wanted if name in parts}
+    )
+    return executor
+
+
+def build_labeler(config: Any, engine: Engine, executor: Executor) -> Labeler:
+    """What labels frames, with the section ``labels`` of ``config``."""
+    labels = config.labels
+    cache = open_cache(labels.cache)
+    if cache is not None:
+        cache.describe(engine.hash, getattr(engine, "settings", {}))
+    return Labeler(engine, executor, labels.max_failed_fraction, labels.timeout, labels.scratch, cache)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The initial data, made by the engine in a process of its own: a task of the label executor."""
+
+    dynamics: Any
+    engine: Engine
+    start: Frame
+    timeout: float
+    scratch: Path | None
+
+    def __call__(self, seed: int, progress: Progress) -> tuple[list[LabeledFrame], int]:
+        with Worker(self.engine, self.timeout, self.scratch) as worker:
+            data = self.dynamics.run(worker, self.start, seed, progress)
+        return data.frames, data.engine_calls
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of committees, a task of the train executor; torch is imported there. A `Trainer`."""
+
+    config: Config
+    elements: tuple[str, ...]
+    parts: Mapping[str, Any]
+
+    def train(self, *args: Any) -> Trained:
+        """See `Trainer.train`."""
+        return build_trainer(self.config, self.elements, DTYPE, self.parts).train(*args)
+
+    def load(self, folder: Path) -> Trained:
+        """See `Trainer.load`."""
+        return outcome.load(folder)
+
+
+def committee_surface(path: Path) -> EnergyForces:
+    """The mean of the committee in a model file."""
+    import torch
+
+    from rareal.export import modelfile
+
+    # single frames of a molecule are fastest, and reproducible, on one thread; training asks for more by itself
+    torch.set_num_threads(1)
+    return modelfile.Committee.load(path).surface()
 
 
 def build_split(config: Config | TrainConfig) -> Split:
@@ -114,6 +181,9 @@ def build_trainer(
     config: Config | TrainConfig, elements: tuple[str, ...], dtype: str, parts: Mapping[str, Any] | None = None
 ) -> CommitteeTrainer:
     """The training of a committee; ``parts`` is what else a model's ``build`` may ask for."""
+    from rareal.export import modelfile
+    from rareal.training.trainer import CommitteeTrainer
+
     settings: Any = config
 
     def model(symbols: Sequence[str], member_seeds: Sequence[int]) -> Any:
@@ -148,7 +218,8 @@ def build_reference(config: Config, folder: Path, pulls: int | None, display: Di
     cv = make(config, "cv", start=config.frame)
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
-    sampler = EngineSampler(settings.sampler, cv, config.frame, engine)
+    workers = getattr(config.executor.sample, "workers", None) or cores()
+    sampler = EngineSampler(settings.sampler, cv, config.frame, engine, workers)
     seeds = velocity_seeds(pulls or walkers(config))
     with display.stage("reference") as progress:
         return compute(sampler, engine, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)

@@ -24,7 +24,10 @@ from rareal.structure import read_structure
 from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
-FREE_KEYS = ("name", "rounds", "directory", "reference", "labels.budget", "labels.workers", "labels.timeout")
+FREE_KEYS = (
+    "name", "rounds", "directory", "reference", "labels.budget", "labels.timeout", "labels.scratch", "labels.cache",
+    "executor",
+)  # fmt: skip
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
 
 
@@ -34,10 +37,25 @@ Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "
 class Labels(Section):
     """How many labels, and how they are computed."""
 
-    workers: int = Field(2, ge=1, description="processes that label at the same time")
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
     max_failed_fraction: float = Field(0.5, ge=0, le=1, description="largest share of a batch that may fail")
     timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
+    scratch: Path | None = Field(
+        None,
+        description="folder for the engine's files while it computes; each machine's temporary folder if not given",
+    )
+    cache: str = Field("user", description="folder of labels of all runs; user: ~/.cache/rareal/labels; none: no cache")
+
+
+class Executors(Section):
+    """Where labels are computed, walkers driven and committees trained: a kind of executor for each."""
+
+    label: SerializeAsAny[Section]
+    sample: SerializeAsAny[Section]
+    train: SerializeAsAny[Section]
+
+
+EXECUTOR = "executor"
 
 
 class Convergence(Section):
@@ -66,8 +84,24 @@ class Kinds:
 
 KINDS: dict[str, Kinds] = {
     "cv": Kinds({"distance": "rareal.cv"}),
-    "engine": Kinds({"tblite": "rareal.labeling.tblite"}),
+    "engine": Kinds(
+        {
+            "tblite": "rareal.labeling.tblite",
+            "dftbplus": "rareal.labeling.dftbplus",
+            "gpaw": "rareal.labeling.gpaw",
+            "pyscf": "rareal.labeling.pyscf",
+            "cp2k": "rareal.labeling.cp2k",
+            "ase": "rareal.labeling.ase",
+        }
+    ),
     "labels": Kinds({"labels": "rareal.config:Labels"}, names_kind=False),
+    "executor": Kinds(
+        {
+            "processes": "rareal.execution.processes",
+            "serial": "rareal.execution.serial",
+            "parsl": "rareal.execution.parsl",
+        }
+    ),
     "initial": Kinds({"md": "rareal.sampling.initial"}),
     "model": Kinds(
         {
@@ -106,19 +140,42 @@ class Tree(Section):
 
     _kinds: dict[str, str] = PrivateAttr(default_factory=dict)
     _modules: dict[str, str] = PrivateAttr(default_factory=dict)
+    _source: YamlFile = PrivateAttr()
+
+    @property
+    def source(self) -> Path:
+        """The YAML."""
+        return self._source.path
+
+    def refusal(self, section: str, misfit: Misfit, where: str = "") -> ConfigError:
+        """The error that says what is wrong with a section, or a plain value, at its line of the YAML."""
+        value: Any = getattr(self, section)
+        known = isinstance(value, Section)
+        problem = (
+            _misfit(section, value, misfit, self._source.data)
+            if known
+            else Problem((section,), str(value), str(misfit))
+        )
+        return ConfigError(_message(self._source, {}, [problem]) + where)
 
     def module(self, section: str) -> ModuleType:
-        """The module that the kind of ``section`` stands for; its ``build`` makes the stage."""
+        """The module that the kind of ``section`` stands for, e.g. ``model`` or ``executor.label``."""
         return importlib.import_module(self._modules[section])
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included, in plain types; reading it back gives this configuration again."""
         tree: dict[str, Any] = {}
         for key, value in self.model_dump(mode="json").items():
-            # a dotted path must stay, whatever kind the foreign section calls itself
-            kind = {"kind": self._kinds[key]} if key in self._kinds else {}
-            tree[key] = {**kind, **value, **kind} if isinstance(value, dict) else value
+            if key == EXECUTOR:
+                tree[key] = {stage: self._with_kind(f"{key}.{stage}", item) for stage, item in value.items()}
+            else:
+                tree[key] = self._with_kind(key, value)
         return tree
+
+    def _with_kind(self, section: str, value: Any) -> Any:
+        # a dotted path must stay, whatever kind the foreign section calls itself
+        kind = {"kind": self._kinds[section]} if section in self._kinds else {}
+        return {**kind, **value, **kind} if isinstance(value, dict) else value
 
     def resolved_yaml(self) -> str:
         """`resolved` as YAML text."""
@@ -141,6 +198,7 @@ class Config(Tree):
     cv: SerializeAsAny[Section]
     engine: SerializeAsAny[Section]
     labels: SerializeAsAny[Labels]
+    executor: Executors
     initial: SerializeAsAny[Section]
     model: SerializeAsAny[Section]
     repulsion: SerializeAsAny[Section]
@@ -225,9 +283,19 @@ def load(
 def load_training(
     path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> TrainConfig:
-    """Read what a training needs of a YAML, as `load` does; the keys of a whole run are let be."""
+    """Read what a training needs of a YAML; see `load_part`."""
+    return load_part(TrainConfig, path, overrides, kinds)
+
+
+def load_part(
+    schema: type[TreeType],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Kinds] | None = None,
+) -> TreeType:
+    """Read what ``schema`` has of a YAML, as `load` does; the keys ``elsewhere`` are let be."""
     source, given = _given(path, overrides)
-    return _read(TrainConfig, source, given, overrides, kinds)[0]
+    return _read(schema, source, given, overrides, kinds)[0]
 
 
 def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
@@ -249,6 +317,9 @@ def _read(
     sections: dict[str, Section] = {}
     chosen: dict[str, str] = {}
     for name, choice in registry.items():
+        if name == EXECUTOR:
+            _read_executors(choice, given.get(name), sections, chosen, found)
+            continue
         section = _read_section(name, choice, given.get(name), found)
         if section is not None:
             sections[name], kind = section
@@ -259,23 +330,56 @@ def _read(
     tree = _assemble(schema, plain, sections, registry, found)
     if tree is None or found:
         raise ConfigError(_message(source, overrides or {}, found))
+    tree._source = source
     tree._kinds.update(chosen)
-    tree._modules.update({name: registry[name].module(kind) for name, kind in chosen.items()})
+    tree._modules.update({name: registry[name.partition(".")[0]].module(kind) for name, kind in chosen.items()})
     return tree, sections
 
 
+def _read_executors(
+    choice: Kinds, raw: Any, sections: dict[str, Section], chosen: dict[str, str], found: list[Problem]
+) -> None:
+    """One executor for all stages, and what the keys `label`, `sample` and `train` change for one of them.
+
+    A stage's keys come on top of the common ones, unless it names another kind.
+    """
+    common = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else raw or {}
+    own = {stage: common.pop(stage) for stage in Executors.model_fields if isinstance(common, dict) and stage in common}
+    shared = _read_section(EXECUTOR, choice, common, found)
+    if shared is None:
+        return
+    stages: dict[str, Section] = {}
+    for stage in Executors.model_fields:
+        section: tuple[Section, str] | None = shared
+        if stage in own:
+            values = {"kind": own[stage]} if isinstance(own[stage], str) else own[stage]
+            if isinstance(values, dict) and values.get("kind", shared[1]) == shared[1]:
+                values = {**common, **values}
+            section = _read_section(f"{EXECUTOR}.{stage}", choice, values, found)
+        if section is not None:
+            stages[stage], chosen[f"{EXECUTOR}.{stage}"] = section
+    if len(stages) == len(Executors.model_fields):
+        sections[EXECUTOR] = Executors(**stages)
+
+
 def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> tuple[Section, str] | None:
-    """The section and its kind; None, with the reasons appended to ``found``, where it cannot be read."""
+    """The section and its kind; None, with the reasons appended to ``found``, where it cannot be read.
+
+    A dot in ``name`` is a level of the YAML.
+    """
+    place = tuple(name.split("."))
     if isinstance(raw, str) and choice.names_kind:
         raw = {"kind": raw}
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        found.append(Problem((name,), raw, "this section needs keys below it", f"write '{name}:' and indent its keys"))
+        found.append(
+            Problem(place, raw, "this section needs keys below it", f"write '{place[-1]}:' and indent its keys")
+        )
         return None
     values = dict(raw)
     kind = values.get("kind", choice.default) if choice.names_kind else choice.default
-    schema = _schema(name, choice, kind, found)
+    schema = _schema(place, choice, kind, found)
     if schema is None:
         return None
     if "kind" not in schema.model_fields:
@@ -288,17 +392,17 @@ def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> t
     try:
         return schema.model_validate(values), kind if choice.names_kind else ""
     except ValidationError as error:
-        found.extend(problems(error, schema, values, (name,)))
+        found.extend(problems(error, schema, values, place))
         return None
 
 
-def _schema(name: str, choice: Kinds, kind: Any, found: list[Problem]) -> type[Section] | None:
+def _schema(place: KeyPath, choice: Kinds, kind: Any, found: list[Problem]) -> type[Section] | None:
     """The pydantic class behind ``kind``."""
     own = isinstance(kind, str) and "." in kind
     if not own and (not isinstance(kind, str) or kind not in choice.modules):
         cure = f"use {join(choice.modules)}, or the dotted path of a module of your own"
         guess = closest(str(kind), choice.modules)
-        found.append(Problem((name, "kind"), kind, f"there is no such kind{guess}", cure))
+        found.append(Problem((*place, "kind"), kind, f"there is no such kind{guess}", cure))
         return None
     module, _, attribute = choice.modules.get(kind, kind).partition(":")
     try:
@@ -307,7 +411,7 @@ def _schema(name: str, choice: Kinds, kind: Any, found: list[Problem]) -> type[S
         if not own:
             raise
         cure = "install the package, or correct the path; the module needs a class `Config` and a function `build`"
-        found.append(Problem((name, "kind"), kind, f"the module cannot be used ({error})", cure))
+        found.append(Problem((*place, "kind"), kind, f"the module cannot be used ({error})", cure))
         return None
     return schema  # type: ignore[no-any-return]
 

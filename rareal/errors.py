@@ -25,6 +25,10 @@ class LabelError(RarealError):
     """The label engine failed on too many frames, or on one that cannot be done without."""
 
 
+class WorkerLost(RarealError):
+    """The process, or the machine, that a task ran on ended before the task did."""
+
+
 class SamplingError(RarealError):
     """LAMMPS could not be started, or no part of its trajectory is usable."""
 

@@ -3,11 +3,17 @@
 Every stage writes into a folder of its own and is marked as finished; one that is marked is read back instead of done
 again. What a stage does with random numbers comes from the run's root seed, the round and the stage's name alone, so
 an interrupted run and an undisturbed one give the same results.
+
+The loop itself computes nothing: trainings, walkers and labels are tasks of executors, which may be other machines.
+Labels of the first walker's path are computed while the others are driven. What depends on what is fixed, so that the
+results do not depend on which task ends first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,25 +23,46 @@ from numpy.typing import NDArray
 
 from rareal.check import Check, Findings, figures, meets
 from rareal.data import dataset
-from rareal.files import write_csv
+from rareal.errors import SamplingError
+from rareal.files import write_csv, write_json
 from rareal.progress import Display
 from rareal.protocols import Labeler, Progress, Sampler, Selector, Trainer
 from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 from rareal.reference import Reference
-from rareal.rundir import RunFolder
+from rareal.rundir import RunFolder, Stage
 from rareal.sampling import trajectory
+from rareal.watch import Pending, Task, Watch
 
 Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
 """(frames, last mask, last best member, random stream) -> training mask [M, F]."""
 
 DATA, TRAJECTORIES = "data.h5", "trajectories.npz"
-LABEL_COLUMNS = ("origin", "walker", "step", "cv", "energy_eV", "largest_force_eV_A", "seconds", "failed")
+ENGINE = "engine.json"
+LABEL_COLUMNS = (
+    "origin", "walker", "step", "cv", "energy_eV", "largest_force_eV_A", "seconds", "cached", "note", "failed",
+)  # fmt: skip
 PATH_ORIGIN, SELECTED_ORIGIN = "path", "selected"
+
+
+@dataclass(frozen=True)
+class Executors:
+    """Where labels are computed, walkers driven and committees trained."""
+
+    label: Executor
+    sample: Executor
+    train: Executor
+
+    def close(self) -> None:
+        """End all that runs."""
+        for executor in (self.label, self.sample, self.train):
+            executor.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class Stages:
     """The stages, built from the configuration by `rareal.build`.
+
+    ``initial``, ``trainer``, ``sampler`` and ``check`` are sent to the executors, by pickle.
 
     initial : (seed, progress) -> labelled frames to begin with, and how many engine calls they took.
     threshold : the energy std [eV] above which a frame is new to the committee.
@@ -55,6 +82,27 @@ class Stages:
     labeler: Labeler
     reference: Reference | None
     velocity_seeds: Sequence[int]
+    executors: Executors
+
+    def close(self) -> None:
+        """End all that is under way."""
+        self.labeler.close()
+        self.executors.close()
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A round's exploration, under way or done: the walkers by number, and the quasi-static pull."""
+
+    sample: Stage
+    check: Stage
+    walkers: dict[int, Task]
+    pull: Task | None
+
+    def path(self, walker: int) -> Trajectory | None:
+        """A walker's trajectory once it is there; None if nothing of it is usable."""
+        found = trajectory.load(self.walkers[walker].future.result())[0]
+        return found if len(found) > 1 else None
 
 
 class Loop:
@@ -65,7 +113,9 @@ class Loop:
         self.run = run
         self.stages = stages
         self.display = display
+        self.watch = Watch(display)
         self.data: list[LabeledFrame] = []
+        self.settings: dict[str, Mapping[str, Any]] = {}
         self.labels = 0
         self.trained: Trained | None = None
         self.believed = False
@@ -77,8 +127,9 @@ class Loop:
         for number in range(self.config.rounds):
             self.display.round(number, self.config.rounds)
             trained, train_s = self.train(number)
-            trajectories, sample_s = self.drive(number, trained.model)
-            findings, label_s = self.check(number, trained.model, trajectories)
+            drive = self.drive(number, trained.model)
+            findings, label_s = self.check(number, trained.model, drive)
+            trajectories, sample_s = self.driven(drive)
             row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
             row["training_overlap"] = trained.training_overlap
             converged = self.converged(row)
@@ -98,11 +149,13 @@ class Loop:
 
     def begin(self) -> None:
         """The first data: dynamics with the label engine."""
+        labeler = self.stages.labeler
+        write_json(self.run.path / ENGINE, {"hash": labeler.hash, "settings": labeler.settings})
         stage = self.run.stage(-1, "data")
         if not stage.done:
-            with self.display.stage("initial data") as progress:
-                frames, calls = self.stages.initial(self.run.seed(-1, "initial"), progress)
-            dataset.write(stage.folder / DATA, frames)
+            label = self.stages.executors.label
+            frames, calls = self.do("initial data", stage, label, self.stages.initial, self.run.seed(-1, "initial"))
+            dataset.write(stage.folder / DATA, frames, {labeler.hash: labeler.settings})
             stage.finish(labels=len(frames), engine_calls=calls)
         self.take(stage.folder / DATA, stage.summary["labels"])
 
@@ -115,60 +168,99 @@ class Loop:
             mask = previous.mask if previous else None
             mask = self.stages.split(len(self.data), mask, best, self.run.rng(number, "split"))
             seeds = [self.run.seed(0, "member", m) for m in range(len(mask))] + [self.run.seed(number, "batches")]
-            with self.display.stage("train") as progress:
-                self.stages.trainer.train(
-                    self.data, mask, previous.model.parent if previous else None, stage.folder, seeds,
-                    dataset.content_hash(self.data), progress,
-                )  # fmt: skip
+            self.do(
+                "train", stage, self.stages.executors.train, self.stages.trainer.train,
+                self.data, mask, previous.model.parent if previous else None, stage.folder, seeds,
+                dataset.content_hash(self.data),
+            )  # fmt: skip
             stage.finish(frames=len(self.data))
         self.trained = self.stages.trainer.load(stage.folder)
         for note in self.trained.notes:
             self.display.note(note)
         return self.trained, stage.seconds
 
-    def drive(self, number: int, model: Path) -> tuple[list[Trajectory], float]:
-        """LAMMPS drives the event with the committee; with few walkers as long as the path is known to be wrong."""
-        stage = self.run.stage(number, "sample")
+    def drive(self, number: int, model: Path) -> Drive:
+        """LAMMPS drives the event with the committee; with few walkers as long as the path is known to be wrong.
+
+        The walker whose path is checked goes first, and the committee's quasi-static pull with it.
+        """
+        sample, check = self.run.stage(number, "sample", keep=True), self.run.stage(number, "check")
+        executor, pull, walkers = self.stages.executors.sample, None, dict[int, Task]()
+        if not check.done:
+            pull = self.watch.stage("rupture").start(executor, self.stages.check.pull_apart, check.folder, model)
+        if not sample.done:
+            seeds, bar = self.seeds, self.watch.stage("drive")
+            for k in turned(len(seeds), number):
+                place, report = sample.folder / f"walker-{k:02d}", sample.folder / f".walker-{k:02d}.progress"
+                walkers[k] = bar.start(
+                    executor, trajectory.drive, self.stages.sampler, model, place, k, seeds[k], report=report
+                )
+        return Drive(sample, check, walkers, pull)
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """One per walker of the round."""
+        seeds = self.stages.velocity_seeds
+        return seeds if self.believed else seeds[: self.config.check.scout_walkers]
+
+    def driven(self, drive: Drive) -> tuple[list[Trajectory], float]:
+        """All that the walkers saw, once they have all arrived."""
+        stage = drive.sample
         if not stage.done:
-            with self.display.stage("drive") as progress:
-                seeds = self.stages.velocity_seeds
-                if not self.believed:
-                    seeds = seeds[: self.config.check.scout_walkers]
-                trajectories = self.stages.sampler.sample(model, stage.folder, seeds, progress)
-            trajectory.save(stage.folder / TRAJECTORIES, trajectories)
-            stage.finish(notes=[f"walker {t.walker}: {t.note}" for t in trajectories if t.note])
-        trajectories = trajectory.load(stage.folder / TRAJECTORIES)
+            files = dict(zip(drive.walkers, self.watch.wait(*drive.walkers.values()), strict=True))
+            found = [trajectory.load(files[k])[0] for k in sorted(files)]
+            usable = [t for t in found if len(t) > 1]
+            if not usable:
+                raise SamplingError(f"no pull left a usable trajectory; the first: {found[0].note}")
+            trajectory.save(stage.folder / TRAJECTORIES, usable)
+            for file in files.values():
+                file.unlink()
+            seconds = max(task.seconds for task in drive.walkers.values())
+            stage.finish(seconds, notes=[f"walker {t.walker}: {t.note}" for t in found if t.note])
         for note in stage.summary["notes"]:
             self.display.note(note)
-        return trajectories, stage.seconds
+        return trajectory.load(stage.folder / TRAJECTORIES), stage.seconds
 
-    def check(self, number: int, model: Path, trajectories: Sequence[Trajectory]) -> tuple[Findings, float]:
+    def path(self, number: int, drive: Drive) -> Trajectory:
+        """The trajectory that is checked: another walker's in every round, the next one's where it is not usable."""
+        if drive.sample.done:
+            there = {t.walker: t for t in trajectory.load(drive.sample.folder / TRAJECTORIES)}
+            return there[next(k for k in turned(len(self.seeds), number) if k in there)]
+        for walker, task in drive.walkers.items():
+            self.watch.wait(task)
+            if (found := drive.path(walker)) is not None:
+                return found
+        return self.driven(drive)[0][0]  # which says that there is none
+
+    def check(self, number: int, model: Path, drive: Drive) -> tuple[Findings, float]:
         """Compare committee and engine along this round's own path; the labels may join the data.
 
         A few frames go first: a path that they show to be wrong is not worth more labels.
         """
-        stage = self.run.stage(number, "check")
-        check = self.stages.check
-        if not stage.done:
-            walker = number % len(trajectories)
-            rows = check.path_rows(trajectories[walker], self.budget)
+        stage, check = drive.check, self.stages.check
+        if drive.pull is not None:
+            path = self.path(number, drive)
+            began = time.monotonic()
+            rows = check.path_rows(path, self.budget)
             scouts = check.scouts(rows)
-            with self.display.stage("rupture"):
-                telling = [replace(frame, round=number) for frame in check.pull_apart(stage.folder, model)]
-            with self.display.stage("check") as progress:
-                frames = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in scouts]
-                labels = self.stages.labeler.label(frames, progress)
-                believed = check.believed(model, labelled(frames, labels))
-                if believed:
-                    rest = [row for row in rows if row not in scouts]
-                    more = [self.frame(number, trajectories, walker, row, PATH_ORIGIN) for row in rest]
-                    more = (more + telling)[: self.budget - len(frames)]
-                    labels += self.stages.labeler.label(more, progress) if more else []
-                    frames += more
-                kept = self.keep(stage.folder, frames, labels)
-                on_path = [f for f in kept if f.frame.origin == PATH_ORIGIN]
-                check.compare(stage.folder, model, on_path, trajectories[walker])
-            stage.finish(labels=len(frames), failed=len(frames) - len(kept), believed=believed)
+            frames = [self.frame(number, path, row, PATH_ORIGIN) for row in scouts]
+            labels = self.label("check", stage, frames)
+            # these are evaluated where labels are computed, which is idle now
+            at = self.stages.executors.label
+            (believed,) = self.watch.wait(Task(at, check.believed, model, labelled(frames, labels)))
+            (telling,) = self.watch.wait(drive.pull)
+            if believed:
+                rest = [row for row in rows if row not in scouts]
+                more = [self.frame(number, path, row, PATH_ORIGIN) for row in rest]
+                more += [replace(frame, round=number) for frame in telling]
+                more = more[: self.budget - len(frames)]
+                labels += self.label("check", stage, more, len(frames))
+                frames += more
+            kept = self.keep(stage.folder, frames, labels)
+            on_path = [f for f in kept if f.frame.origin == PATH_ORIGIN]
+            self.watch.wait(Task(at, check.compare, stage.folder, model, on_path, path))
+            seconds = time.monotonic() - began
+            stage.finish(seconds, labels=len(frames), failed=len(frames) - len(kept), believed=believed)
         self.believed = stage.summary["believed"]
         self.take(stage.folder / DATA, stage.summary["labels"], join=self.config.check.join)
         return check.load(stage.folder), stage.seconds
@@ -184,11 +276,10 @@ class Loop:
             chosen = self.stages.selector.select(trajectories, limit, room, rng)
             rows = [selection_row(trajectories[k], row, limit) for k, row in chosen]
             write_csv(stage.folder / "selection.csv", rows)
-            frames = [self.frame(number, trajectories, k, row, SELECTED_ORIGIN) for k, row in chosen]
+            frames = [self.frame(number, trajectories[k], row, SELECTED_ORIGIN) for k, row in chosen]
             frames += self.stages.augment(frames, self.run.rng(number, "noise"))
             frames = frames[:room]
-            with self.display.stage("label") as progress:
-                kept = self.keep(stage.folder, frames, self.stages.labeler.label(frames, progress) if frames else [])
+            kept = self.keep(stage.folder, frames, self.label("label", stage, frames))
             stage.finish(
                 threshold=limit,
                 chosen=[list(pair) for pair in chosen],
@@ -200,9 +291,22 @@ class Loop:
         self.take(stage.folder / DATA, stage.summary["labels"])
         return stage.seconds
 
-    def frame(self, number: int, trajectories: Sequence[Trajectory], walker: int, row: int, origin: str) -> Frame:
+    def do(self, name: str, stage: Stage, executor: Executor, task: Callable[..., Any], *args: Any) -> Any:
+        """Have something done by an executor that can say how far it is, and wait for it."""
+        bar = self.watch.stage(name)
+        return self.watch.wait(bar.start(executor, task, *args, report=stage.folder / ".progress"))[0]
+
+    def label(self, name: str, stage: Stage, frames: Sequence[Frame], first: int = 0) -> list[Label | FailedLabel]:
+        """Have frames labelled; what the engine leaves is kept in the stage's folder, numbered from ``first`` on."""
+        if not frames:
+            return []
+        labels: list[Label | FailedLabel]
+        batch: Pending = self.watch.stage(name).add(self.stages.labeler.submit(frames, stage.folder, first))
+        (labels,) = self.watch.wait(batch)
+        return labels
+
+    def frame(self, number: int, source: Trajectory, row: int, origin: str) -> Frame:
         """A row of a trajectory as a frame with its provenance."""
-        source = trajectories[walker]
         start: Frame = self.config.frame
         return replace(
             start,
@@ -223,14 +327,16 @@ class Loop:
         if reasons:
             self.display.note(f"{len(reasons)} of {len(frames)} frames got no label: {reasons[0]}")
         kept = labelled(frames, labels)
-        dataset.write(folder / DATA, kept)
+        labeler = self.stages.labeler
+        dataset.write(folder / DATA, kept, {labeler.hash: labeler.settings})
         return kept
 
     def take(self, path: Path, labels: int, join: bool = True) -> None:
         """Add a finished data delta to what is known; ``labels`` bought, failed ones included."""
         if join:
             self.data = [*self.data, *dataset.read(path)]
-        dataset.refuse_mixture(self.data)
+        self.settings |= dataset.settings(path)
+        dataset.refuse_mixture(self.data, self.settings)
         self.labels += labels
 
     def converged(self, row: dict[str, Any]) -> bool:
@@ -257,7 +363,13 @@ def label_row(frame: Frame, label: Label | FailedLabel) -> dict[str, Any]:
     if isinstance(label, FailedLabel):
         return {**row, "failed": label.reason}
     largest = float(np.linalg.norm(label.forces, axis=1).max())
-    return {**row, "energy_eV": label.energy, "largest_force_eV_A": largest, "seconds": label.seconds}
+    how = {"seconds": label.seconds, "cached": label.cached, "note": label.note}
+    return {**row, "energy_eV": label.energy, "largest_force_eV_A": largest, **how}
+
+
+def turned(count: int, first: int) -> list[int]:
+    """0 to ``count`` - 1, beginning with ``first`` modulo ``count``."""
+    return [(first + k) % count for k in range(count)]
 
 
 def selection_row(source: Trajectory, row: int, threshold: float) -> dict[str, Any]:
@@ -275,4 +387,6 @@ def selection_row(source: Trajectory, row: int, threshold: float) -> dict[str, A
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:
     """Learn the event; see `Loop.go`."""
-    return Loop(config, run, stages, display).go()
+    loop = Loop(config, run, stages, display)
+    with loop.watch:
+        return loop.go()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+from rareal.records import Array, Calculation, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-EnergyForces = Callable[[Frame], tuple[float, Array]]
-"""A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame."""
+EnergyForces = Callable[[Frame], tuple[float, Array] | Calculation]
+"""A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame, the first two of what it returns."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
@@ -29,8 +30,8 @@ class Engine(Protocol):
     @property
     def hash(self) -> str: ...
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
-        """Energy [eV] and forces [N, 3] [eV/Å]; raises `LabelError` where the engine fails."""
+    def calculate(self, frame: Frame) -> Calculation | tuple[float, Array]:
+        """A `Calculation`, or energy [eV] and forces [N, 3] [eV/Å] alone; raises `LabelError` where it fails."""
         ...
 
 
@@ -40,8 +41,13 @@ class Labeler(Protocol):
     @property
     def hash(self) -> str: ...
 
-    def label(self, frames: Sequence[Frame], progress: Progress | None = None) -> list[Label | FailedLabel]:
-        """One result per frame, in order."""
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the hash is of, where the engine says it."""
+        ...
+
+    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0) -> Labels:
+        """Begin to label ``frames``; what the engine leaves goes into ``folder``, numbered from ``first`` on."""
         ...
 
     def close(self) -> None:
@@ -49,13 +55,22 @@ class Labeler(Protocol):
         ...
 
 
-class Sampler(Protocol):
-    """Drives the event with a potential and returns what it saw."""
+class Labels(Protocol):
+    """Labels that are under way."""
 
-    def sample(
-        self, model: Path, folder: Path, seeds: Sequence[int], progress: Progress | None = None
-    ) -> list[Trajectory]:
-        """One trajectory per seed. Scripts and logs stay in ``folder`` and run by hand with ``lmp -in``."""
+    future: Future[list[Label | FailedLabel]]
+    """One result per frame, in order."""
+
+    def progress(self) -> tuple[int, int]:
+        """Frames that have a result, and all."""
+        ...
+
+
+class Sampler(Protocol):
+    """Drives the event with a potential and returns what it saw. It may be sent to another process, by pickle."""
+
+    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+        """One walker's trajectory. Script and log stay in ``folder``, its own, and run by hand with ``lmp -in``."""
         ...
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,43 @@ class Frame:
     cv: float = float("nan")
 
 
+class Calculation(NamedTuple):
+    """What an engine returns for a frame.
+
+    Attributes
+    ----------
+    energy : eV; where occupations are smeared, the free energy that the forces are the gradient of.
+    forces : [N, 3] eV/Å.
+    stress : [6] eV/Å³ in Voigt order (xx, yy, zz, yz, xz, xy), positive where the cell is pulled (ASE's sign); None
+        where the engine gives none.
+    note : empty, or what it took to get there.
+    """
+
+    energy: float
+    forces: Array
+    stress: Array | None = None
+    note: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Label:
-    """What the engine says of a frame: energy [eV], forces [N, 3] [eV/Å], the hash of the engine's settings."""
+    """A `Calculation` with its provenance.
+
+    Attributes
+    ----------
+    energy, forces, stress, note : as in `Calculation`.
+    engine : the hash of the engine's settings.
+    seconds : what the calculation took.
+    cached : whether it was not computed for this frame, but is the label of an equal one.
+    """
 
     energy: float
     forces: Array
     engine: str
     seconds: float = 0.0
+    stress: Array | None = None
+    note: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +90,18 @@ class FailedLabel:
 
 @dataclass(frozen=True, eq=False)
 class LabeledFrame:
-    """A frame with its label: one row of a data set. ``weight`` is its weight in the loss."""
+    """A frame with its label: one row of a data set.
+
+    Attributes
+    ----------
+    weight : its weight in the loss.
+    replaces : the hash of the engine whose label this one has replaced; empty where it is the first one.
+    """
 
     frame: Frame
     label: Label
     weight: float = 1.0
+    replaces: str = ""
 
 
 @dataclass(frozen=True, eq=False)

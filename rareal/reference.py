@@ -10,7 +10,7 @@ from typing import Any
 from rareal.barrier import Work, broken_bond, work
 from rareal.errors import RunFolderError
 from rareal.files import read_json, write_json
-from rareal.labeling.runner import Worker
+from rareal.labeling.guard import Worker
 from rareal.protocols import Engine, Progress
 from rareal.records import Frame, Trajectory
 from rareal.rupture import Config as RuptureConfig

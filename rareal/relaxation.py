@@ -58,7 +58,7 @@ class Stretched:
         if self.calls >= self.max_calls:
             raise RelaxationError(f"no result after {self.calls} evaluations; the surface is too rough")
         self.calls += 1
-        energy, forces = self.potential(replace(self.frame, positions=positions))
+        energy, forces = self.potential(replace(self.frame, positions=positions))[:2]
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise RelaxationError("the potential is not finite")
         return energy, forces

@@ -96,8 +96,10 @@ class Stage:
         """Wall time of the attempt that finished, or so far."""
         return float(self._marker["seconds"]) if self._marker else time.monotonic() - self._started
 
-    def finish(self, **summary: Any) -> dict[str, Any]:
+    def finish(self, seconds: float | None = None, **summary: Any) -> dict[str, Any]:
         """Mark the stage as finished, once all that it wrote is on the disk, and return the summary as kept.
+
+        ``seconds`` is what it took, where that is not the time since it began.
 
         The summary comes back as it would after a restart, so that a run that goes on and one that is resumed
         compute with the same numbers.
@@ -106,7 +108,7 @@ class Stage:
         marker = {
             "stage": self.name,
             "round": self.round,
-            "seconds": round(self.seconds, 3),
+            "seconds": round(self.seconds if seconds is None else seconds, 3),
             "finished": _now(),
             "summary": summary,
         }

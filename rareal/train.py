@@ -24,7 +24,7 @@ from rareal.files import read_json, write_atomically, write_json, write_text
 from rareal.lock import Lock
 from rareal.progress import Display
 from rareal.records import LabeledFrame, Trained
-from rareal.training.trainer import MODEL, SUMMARY
+from rareal.training.outcome import MODEL, SUMMARY
 from rareal.units import KCAL_MOL
 
 TASK, SETTINGS = "task.json", "config.yaml"

@@ -20,6 +20,12 @@ KCAL_MOL = 0.043364104241800934
 ACCELERATION = 0.009648533215665327
 """One eV/(Å amu) in Å/fs² (CODATA 2018)."""
 
+HARTREE = 27.211386245988
+"""Hartree in eV (CODATA 2018)."""
+
+BOHR = 0.529177210903
+"""Bohr radius in Å (CODATA 2018)."""
+
 KB = 8.617333262145e-5
 """Boltzmann's constant in eV/K (exact in the 2019 SI)."""
 

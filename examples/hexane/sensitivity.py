@@ -40,7 +40,7 @@ class DippedEngine:
 
     def calculate(self, frame):
         """Energy [eV] and forces [eV/Å] with the dip."""
-        energy, forces = self.engine.calculate(frame)
+        energy, forces = self.engine.calculate(frame)[:2]
         forces = forces.copy()
         for first, second in TERMINAL:
             bond = frame.positions[second] - frame.positions[first]

@@ -5,11 +5,14 @@ The ANI layout is that of the ANI-1 and ANI-1x files: a group per molecule or pe
 ``forces`` [F, N, 3]; optional ``cell``, ``pbc`` and ``weight``. Where a file has several levels of theory, as ANI-1x
 has (``wb97x_dz.energy``, ``wb97x_dz.forces``; J. S. Smith et al., Sci. Data 2020, 7, 134), NaN marks what was not
 computed at a level, and ANI-1x's own level is read.
+
+What rareal writes as extended XYZ (`rareal.data.extxyz`) comes back with its provenance.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,8 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from rareal.data import dataset
+from rareal.data import dataset, extxyz
+from rareal.data.dataset import Settings
 from rareal.errors import DatasetError
 from rareal.records import Array, Frame, Label, LabeledFrame
 from rareal.units import parse_quantity
@@ -36,8 +40,17 @@ LEVEL = "wb97x_dz"
 HEAVIEST = 118
 
 
+HDF5, EXTXYZ = (".h5", ".hdf5"), (".extxyz", ".xyz")
+"""Suffixes of the files that can be written."""
+
+
 def read(path: Path, units: str | None = None) -> list[LabeledFrame]:
-    """All labelled frames of a file.
+    """All labelled frames of a file; see `read_set`."""
+    return read_set(path, units)[0]
+
+
+def read_set(path: Path, units: str | None = None) -> tuple[list[LabeledFrame], Settings]:
+    """All labelled frames of a file, and the settings of their engines as far as the file tells them.
 
     A label that does not know its engine carries the hash of the file as its engine's.
 
@@ -55,18 +68,73 @@ def read(path: Path, units: str | None = None) -> list[LabeledFrame]:
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file; name a data set, HDF5 in the ANI layout or extended XYZ")
     hdf5 = bool(h5py.is_hdf5(path))
+    settings: Settings = {}
     if hdf5 and not _is_ours(path):
         frames = _read_ani(path, units)
     elif units is not None:
         whose = "the file states its own units" if hdf5 else "ASE reads energies in eV and lengths in Å"
         raise DatasetError(f"{path}: --units {units}: {whose}; leave --units out")
     else:
-        frames = dataset.read(path) if hdf5 else _read_ase(path)
+        frames, settings = (dataset.read(path), dataset.settings(path)) if hdf5 else _read_ase(path)
         for k, labeled in enumerate(frames):
             _check(labeled, f"{path}, frame {k}")
     if not frames:
         raise DatasetError(f"{path} holds no frames; name a data set with at least one labelled frame")
+    return frames, settings
+
+
+def read_frames(path: Path) -> list[Frame]:
+    """The geometries in a file, labelled or not: HDF5 of ours, or anything that ASE reads.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, unreadable or empty, or a geometry in it makes no sense.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: there is no such file; name one with geometries, e.g. extended XYZ")
+    if not h5py.is_hdf5(path):
+        frames = [_geometry(atoms, k) for k, atoms in enumerate(_images(path))]
+    elif _is_ours(path):
+        frames = [labeled.frame for labeled in dataset.read(path)]
+    else:
+        raise DatasetError(f"{path} is HDF5, but not of rareal; give extended XYZ or another file that ASE reads")
+    for k, frame in enumerate(frames):
+        _check_geometry(frame, f"{path}, frame {k}")
+    if not frames:
+        raise DatasetError(f"{path} holds no frames; name a file with at least one geometry")
     return frames
+
+
+def refuse_output(path: Path, force: bool) -> None:
+    """Refuse, before anything is computed, a name that `write` could not write.
+
+    Raises
+    ------
+    DatasetError
+        If the suffix is of no format, there is no such folder, or there is a file and ``force`` is not given.
+    """
+    if path.suffix.lower() not in (*HDF5, *EXTXYZ):
+        raise DatasetError(
+            f"{path}: '{path.suffix}' is no format to write; use {', '.join(HDF5)} (ANI layout) or {', '.join(EXTXYZ)}"
+        )
+    if not path.parent.is_dir():
+        raise DatasetError(f"{path.parent}: there is no such folder for {path.name}; make it first")
+    if path.is_dir() or (path.exists() and not force):
+        raise DatasetError(f"{path} exists already; overwrite it with --force, or give another name with -o")
+
+
+def write(path: Path, frames: Sequence[LabeledFrame], settings: Settings) -> None:
+    """Write labelled frames, atomically and over what is there, in the format of the suffix: `HDF5` or `EXTXYZ`."""
+    if path.suffix.lower() in EXTXYZ:
+        extxyz.write(path, frames, settings)
+        return
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        dataset.write(new, frames, settings)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _is_ours(path: Path) -> bool:
@@ -82,21 +150,34 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check(labeled: LabeledFrame, where: str) -> None:
-    """Refuse what no training should see. The shapes are right already."""
-    frame, label = labeled.frame, labeled.label
+def _check_geometry(frame: Frame, where: str) -> None:
+    """Refuse atoms that are none, and those that are nowhere. The shapes are right already."""
+    if not len(frame.numbers):
+        raise DatasetError(f"{where} has no atoms; remove it")
     unknown = (frame.numbers < 1) | (frame.numbers > HEAVIEST)
     if unknown.any():
         atom = int(np.argmax(unknown))
         raise DatasetError(
             f"{where}: atom {atom + 1} has atomic number {frame.numbers[atom]}, which is no element; correct it"
         )
-    for name, values in (("coordinates", frame.positions), ("forces", label.forces)):
-        if not np.isfinite(values).all():
-            atom = int(np.argmax(~np.isfinite(values).all(axis=1)))
-            raise DatasetError(f"{where}: the {name} of atom {atom + 1} are not finite; remove the frame or correct it")
+    _check_finite("coordinates", frame.positions, where)
+
+
+def _check_finite(name: str, values: Array, where: str) -> None:
+    if not np.isfinite(values).all():
+        atom = int(np.argmax(~np.isfinite(values).all(axis=1)))
+        raise DatasetError(f"{where}: the {name} of atom {atom + 1} are not finite; remove the frame or correct it")
+
+
+def _check(labeled: LabeledFrame, where: str) -> None:
+    """Refuse what no training should see. The shapes are right already."""
+    label = labeled.label
+    _check_geometry(labeled.frame, where)
+    _check_finite("forces", label.forces, where)
     if not np.isfinite(label.energy):
         raise DatasetError(f"{where}: the energy is {label.energy}; remove the frame or label it anew")
+    if label.stress is not None and (label.stress.shape != (6,) or not np.isfinite(label.stress).all()):
+        raise DatasetError(f"{where}: the stress is no six finite numbers, nor a 3 x 3 matrix of them; correct it")
     if not (np.isfinite(labeled.weight) and labeled.weight >= 0):
         raise DatasetError(f"{where}: the weight is {labeled.weight:g}; give a finite number of at least 0")
 
@@ -285,11 +366,11 @@ def _factor(molecules: _Molecules, text: str, unit: str) -> float:
 # ---- what ASE reads
 
 
-def _read_ase(path: Path) -> list[LabeledFrame]:
+def _images(path: Path) -> list[Any]:
     import ase.io
 
     try:
-        images = list(ase.io.iread(path, index=":"))
+        return list(ase.io.iread(path, index=":"))
     except KeyError as error:
         raise DatasetError(f"{path} has an unknown element or lacks a column: {error}; correct it") from error
     except Exception as error:  # every reader of ASE fails in its own way
@@ -297,8 +378,26 @@ def _read_ase(path: Path) -> list[LabeledFrame]:
         raise DatasetError(
             f"ASE cannot read {path} ({reason}); give a data set in HDF5 (ANI layout) or extended XYZ"
         ) from error
-    engine = _hash(path)
-    return [_from_atoms(atoms, engine, k, f"{path}, frame {k}") for k, atoms in enumerate(images)]
+
+
+def _read_ase(path: Path) -> tuple[list[LabeledFrame], Settings]:
+    images, engine = _images(path), _hash(path)
+    frames = [_from_atoms(atoms, engine, k, f"{path}, frame {k}") for k, atoms in enumerate(images)]
+    told = [extxyz.known(atoms.info) for atoms in images]
+    settings = {known["engine"]: known["settings"] for known in told if "engine" in known and "settings" in known}
+    return frames, settings
+
+
+def _geometry(atoms: Any, index: int) -> Frame:
+    frame = Frame(
+        numbers=np.asarray(atoms.numbers, dtype=np.int64),
+        positions=np.asarray(atoms.positions, dtype=np.float64),
+        cell=np.asarray(atoms.cell[:], dtype=np.float64),
+        pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
+        origin="file",
+        step=index,
+    )
+    return extxyz.restored(frame, extxyz.known(atoms.info))
 
 
 def _from_atoms(atoms: Any, engine: str, index: int, where: str) -> LabeledFrame:
@@ -315,12 +414,14 @@ def _from_atoms(atoms: Any, engine: str, index: int, where: str) -> LabeledFrame
         weight = float(atoms.info.get("weight", 1.0))
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{where}: the weight is {atoms.info['weight']!r}; give a number of at least 0") from error
-    frame = Frame(
-        numbers=np.asarray(atoms.numbers, dtype=np.int64),
-        positions=np.asarray(atoms.positions, dtype=np.float64),
-        cell=np.asarray(atoms.cell[:], dtype=np.float64),
-        pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
-        origin="file",
-        step=index,
+    known = extxyz.known(atoms.info)
+    stress = results.get("stress")
+    label = Label(
+        float(results["energy"]),
+        forces,
+        str(known.get("engine", engine)),
+        float(known.get("seconds", 0.0)),
+        None if stress is None else np.asarray(stress, dtype=np.float64),
+        str(known.get("note", "")),
     )
-    return LabeledFrame(frame, Label(float(results["energy"]), forces, engine), weight)
+    return LabeledFrame(_geometry(atoms, index), label, weight, str(known.get("replaces", "")))

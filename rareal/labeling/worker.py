@@ -1,48 +1,137 @@
-"""The other end of `rareal.labeling.runner`: a process that computes what it is sent, one frame after the other.
+"""What the process of a label engine does: compute one frame after the other, each in an empty folder of its own.
 
-Started as ``python -m rareal.labeling.worker FD``; FD is its end of a socket pair, over which it first receives the
-engine and then frames, and over which it answers. It ends when the other side closes, so that no worker outlives
-the program that started it.
+The guard on the other side is `rareal.labeling.guard.Worker`.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
+import os
+import shutil
+import tempfile
 import time
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rareal.errors import LabelError
 from rareal.protocols import Engine
-from rareal.records import FailedLabel, Frame, Label
+from rareal.records import Calculation, FailedLabel, Frame, Label
+
+PREFIX = "rareal-"
+"""Of scratch folders."""
 
 
-def compute(engine: Engine, engine_hash: str, frame: Frame) -> Label | FailedLabel:
-    """The engine's answer, its failure made a record."""
-    start = time.perf_counter()
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A frame to label.
+
+    Attributes
+    ----------
+    name : of its folder in the scratch.
+    kept, failed : folders that receive the engine's files if it succeeds or fails; None drops them.
+    """
+
+    frame: Frame
+    name: str
+    kept: Path | None = None
+    failed: Path | None = None
+
+
+class Compute:
+    """An engine and its scratch folder.
+
+    Parameters
+    ----------
+    engine : the level of theory.
+    scratch : folder in which the process makes its own; None is the machine's temporary folder.
+    """
+
+    def __init__(self, engine: Engine, scratch: Path | None) -> None:
+        self.engine = engine
+        self.scratch = scratch
+        self.root: Path | None = None
+        self.hash = ""
+
+    def __call__(self, question: tuple[str, Frame] | None) -> Any:
+        """To (name of a folder, frame) a label or its failure; to None the engine's hash and the scratch folder."""
+        if question is not None:
+            return self.compute(*question)
+        self.hash = self.engine.hash
+        try:
+            self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.scratch))
+        except OSError as error:
+            raise LabelError(f"no scratch folder for the label engine: {error}; see labels.scratch") from error
+        return self.hash, self.root
+
+    def compute(self, name: str, frame: Frame) -> Label | FailedLabel:
+        """The engine's answer, its failure made a record."""
+        assert self.root is not None
+        start = time.perf_counter()
+        try:
+            folder = self.root / name
+            if folder.exists():  # a folder that could not be removed
+                shutil.rmtree(folder)
+            folder.mkdir()
+            os.chdir(folder)
+            found = checked(self.engine.calculate(frame), frame)
+        except LabelError as error:
+            return FailedLabel(str(error))
+        except Exception as error:  # an engine of someone else's may raise anything: it costs that frame, no more
+            return FailedLabel(f"{type(error).__name__}: {error}")
+        finally:
+            os.chdir(self.root)
+        return Label(found.energy, found.forces, self.hash, time.perf_counter() - start, found.stress, note=found.note)
+
+    def close(self) -> None:
+        """Let the engine go and clear the scratch folder away."""
+        try:
+            getattr(self.engine, "close", lambda: None)()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Clear the scratch folder away, whatever the engine is doing."""
+        if self.root is not None:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def checked(result: Any, frame: Frame) -> Calculation:
+    """The result in plain numbers.
+
+    Raises
+    ------
+    LabelError
+        If it is not finite, not of the frame's shape or not a result at all, whatever engine it comes from.
+    """
     try:
-        energy, forces = engine.calculate(frame)
-    except LabelError as error:
-        return FailedLabel(str(error))
-    except Exception as error:  # an engine of someone else's may raise anything: it costs that frame, no more
-        return FailedLabel(f"{type(error).__name__}: {error}")
-    return Label(energy, forces, engine_hash, time.perf_counter() - start)
+        found = Calculation(*result)
+    except TypeError as error:
+        raise LabelError(f"the engine returned no (energy, forces) but {shortened(result)}") from error
+    energy = numbers(found.energy, (), "energy")
+    forces = numbers(found.forces, frame.positions.shape, "forces")
+    stress = None if found.stress is None else numbers(found.stress, (6,), "stress")
+    return Calculation(float(energy), forces, stress, str(found.note))
 
 
-def main(descriptor: int) -> None:
-    """Serve until the other side closes."""
-    # Ctrl-C reaches the whole process group; the parent decides what happens then
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(descriptor)
+def numbers(value: Any, shape: tuple[int, ...], what: str) -> Any:
+    """``value`` as an array of double precision of its own memory."""
     try:
-        engine: Engine = connection.recv()
-        engine_hash = engine.hash
-        connection.send(engine_hash)
-        while True:
-            connection.send(compute(engine, engine_hash, connection.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+        array = np.array(value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError
+    except (TypeError, ValueError) as error:
+        raise LabelError(f"the engine returned as {what} {shortened(value)}") from error
+    if array.shape != shape:
+        raise LabelError(f"the engine returned {what} of shape {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        raise LabelError(f"the engine returned an {what} that is not finite" if not shape else
+                         f"the engine returned {what} that are not finite")  # fmt: skip
+    return array.astype(np.float64)
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def shortened(value: Any) -> str:
+    """``value`` in a few characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

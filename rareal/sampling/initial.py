@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from rareal.protocols import Engine, Progress
-from rareal.records import Frame, Label, LabeledFrame
+from rareal.records import Calculation, Frame, Label, LabeledFrame
 from rareal.schema import Section
 from rareal.units import Temperature, Time
 
@@ -93,7 +93,9 @@ class MolecularDynamics:
 
 def _labeled(atoms: Any, start: Frame, step: int, engine_hash: str) -> LabeledFrame:
     frame = replace(start, positions=atoms.positions.copy(), origin="initial", round=0, walker=-1, step=step)
-    label = Label(float(atoms.get_potential_energy()), np.array(atoms.get_forces()), engine_hash)
+    atoms.get_forces()  # that there is a calculation of these positions
+    last: Calculation = atoms.calc.last
+    label = Label(float(last.energy), np.array(last.forces), engine_hash, stress=last.stress, note=last.note)
     return LabeledFrame(frame, label)
 
 
@@ -107,8 +109,9 @@ def _calculator(engine: Engine, start: Frame) -> Any:
 
         def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
             super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
-            energy, forces = engine.calculate(replace(start, positions=np.array(atoms.positions, dtype=np.float64)))
-            self.results = {"energy": energy, "forces": forces}
+            frame = replace(start, positions=np.array(atoms.positions, dtype=np.float64))
+            self.last = Calculation(*engine.calculate(frame))
+            self.results = {"energy": self.last.energy, "forces": self.last.forces}
             self.calls += 1
 
     return Counting()  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ import numpy as np
 
 from rareal.cv import Distance
 from rareal.errors import LabelError, RunFolderError, SamplingError
+from rareal.execution.processes import cores
 from rareal.files import read_json, write_json
 from rareal.plugin import lmp_environment, load_mpi
 from rareal.protocols import Engine, Progress
@@ -46,13 +47,17 @@ class EngineSampler:
     config : the protocol, as of the committee's pulls.
     cv, start : as of the committee's pulls.
     engine : the level of theory; it is sent to the processes by pickle.
+    workers : pulls at the same time; the cores this program may use where not given.
     """
 
-    def __init__(self, config: steered.Config, cv: Distance, start: Frame, engine: Engine) -> None:
+    def __init__(
+        self, config: steered.Config, cv: Distance, start: Frame, engine: Engine, workers: int | None = None
+    ) -> None:
         self.config = config
         self.cv = cv
         self.start = start
         self.engine = engine
+        self.workers = workers or cores()
 
     def sample(self, folder: Path, seeds: Sequence[int], progress: Progress | None = None) -> list[Trajectory]:
         """One trajectory per seed; those already in ``folder`` are read.
@@ -68,7 +73,7 @@ class EngineSampler:
         self._claim(folder)
         missing = [seed for seed in seeds if not archive(folder, seed).exists()]
         runs = [self._run(folder / f"seed-{seed}", seed) for seed in missing]
-        lammps.run_all(runs, self.config.cores, self.config.patience, progress, finished=self._keep)
+        lammps.run_all(runs, self.workers, self.config.patience, progress, finished=self._keep)
         return [replace(load(archive(folder, seed))[0], walker=k) for k, seed in enumerate(seeds)]
 
     def _run(self, place: Path, seed: int) -> lammps.Run:
@@ -88,7 +93,7 @@ class EngineSampler:
 
     def _claim(self, folder: Path) -> None:
         """A folder holds one engine and one protocol."""
-        unrelated = {"walkers", "cores", "patience", "keep_dumps", "driver"}
+        unrelated = {"walkers", "patience", "keep_dumps", "driver"}
         identity = {
             "engine": self.engine.hash,
             "protocol": self.config.model_dump(mode="json", exclude=unrelated),
@@ -132,7 +137,7 @@ def drive(script: Path, engine: Engine, start: Frame) -> None:
         # LAMMPS orders its atoms as it likes
         where[order] = positions
         try:
-            energy, values = engine.calculate(replace(start, positions=where))
+            energy, values = engine.calculate(replace(start, positions=where))[:2]
         except Exception as error:  # an exception cannot cross LAMMPS: it is raised again below
             failure.append(LabelError(f"the engine failed at step {step}: {error}"))
             out[:] = 0.0

@@ -10,6 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,6 @@ class Config(Section):
     walkers: int = Field(5, ge=1, description="pulls per round; they differ in the seed of their velocities")
     frame_interval: int = Field(1, ge=1, description="keep the positions of every so many steps")
     driver: Literal["mean", "best"] = Field("mean", description="committee mean, or the best member's surface")
-    cores: int = Field(2, ge=1, description="pulls that run at the same time, one thread each")
     patience: float = Field(600.0, gt=0, description="seconds without output after which a pull counts as hung")
     keep_dumps: bool = Field(False, description="keep LAMMPS's own trajectory files beside the round's archive")
 
@@ -127,42 +127,26 @@ class SteeredMD:
         self.cv = cv
         self.start = start
 
-    def sample(
-        self, model: Path, folder: Path, seeds: Sequence[int], progress: Progress | None = None
-    ) -> list[Trajectory]:
-        """One trajectory per seed, the pull alone, ``steps`` counted from its beginning.
+    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+        """One walker's trajectory, the pull alone, ``steps`` counted from its beginning.
 
-        A pull that fails on the way is cut to its usable part and says why in ``note``; one without a usable part
-        is left out.
-
-        Raises
-        ------
-        SamplingError
-            If no pull left anything usable.
+        A pull that fails on the way is cut to its usable part, which may be none, and says why in ``note``.
         """
         drive = "mean" if self.config.driver == "mean" else str(best_member(model) + 1)
-        names = lammps.elements(self.start)
-        runs = []
-        for walker, seed in enumerate(seeds):
-            place = folder / f"walker-{walker:02d}"
-            # relative, so that a run folder can be moved
-            block = committee(os.path.relpath(model, place), names, drive)
-            prepare(place, self.start, script(self.config, self.cv, self.start, seed, block))
-            command = [*lmp_command(), "-in", lammps.SCRIPT, "-log", lammps.LOG]
-            runs.append(lammps.Run(place, command, self.config.steps, lmp_environment()))
-        lammps.run_all(runs, self.config.cores, self.config.patience, progress)
-        found = [collect(run, k, seeds[k], len(self.start.numbers)) for k, run in enumerate(runs)]
-        usable = [trajectory for trajectory in found if len(trajectory) > 1]
-        if not usable:
-            log = runs[0].folder / lammps.LOG
-            raise SamplingError(
-                f"no pull left a usable trajectory; the first: {runs[0].failure or 'no output'}. "
-                f"Read {log if log.exists() else runs[0].folder / lammps.SCREEN}"
-            )
+        # relative, so that a run folder can be moved
+        block = committee(os.path.relpath(model, folder), lammps.elements(self.start), drive)
+        prepare(folder, self.start, script(self.config, self.cv, self.start, seed, block))
+        command = [*lmp_command(), "-in", lammps.SCRIPT, "-log", lammps.LOG]
+        run = lammps.Run(folder, command, self.config.steps, lmp_environment())
+        lammps.run_all([run], 1, self.config.patience, progress)
+        trajectory = collect(run, walker, seed, len(self.start.numbers))
+        if not len(trajectory):
+            log = folder / lammps.LOG
+            reason = f"{trajectory.note or 'no output'}. Read {log if log.exists() else folder / lammps.SCREEN}"
+            return replace(trajectory, note=reason)
         if not self.config.keep_dumps:
-            for run in runs:
-                (run.folder / lammps.DUMP).unlink(missing_ok=True)
-        return usable
+            (folder / lammps.DUMP).unlink(missing_ok=True)
+        return trajectory
 
 
 def best_member(model: Path) -> int:

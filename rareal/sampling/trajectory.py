@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from rareal.errors import SamplingError
 from rareal.files import write_npz
+from rareal.protocols import Progress, Sampler
 from rareal.records import Array, Trajectory
+
+ARCHIVE = "trajectory.npz"
 
 STEP, CV, WORK, ENERGY, ENERGY_STD, FORCE_STD_MAX, FORCE_STD_MEAN = range(7)
 """Columns of the table that a pull writes at every step."""
@@ -75,6 +78,17 @@ def assemble(table: Array, steps: NDArray[np.int64], positions: Array, walker: i
         positions=positions[frames],
         note=note,
     )
+
+
+def drive(
+    sampler: Sampler, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None
+) -> Path:
+    """A walker's drive as a task: its trajectory goes into its folder, or is there already; returns the file."""
+    archive = folder / ARCHIVE
+    if not archive.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        save(archive, [sampler.sample(model, folder, walker, seed, progress)])
+    return archive
 
 
 def save(path: Path, trajectories: Sequence[Trajectory]) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rareal.errors import LabelError
-from rareal.records import Array, Frame
+from rareal.records import Array, Calculation, Frame
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class Faulty:
     """Half the square of all positions; a frame's ``origin`` names what goes wrong with it."""
 
     hash = "faulty"
+    keep = ("*.txt",)
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def calculate(self, frame: Frame) -> tuple[float, Array]:
+    def calculate(self, frame: Frame) -> Calculation:
         """Energy and forces, or what ``frame.origin`` asks for."""
         if frame.origin:
             getattr(self, frame.origin, lambda _: None)(frame)
@@ -72,7 +73,15 @@ class Faulty:
             energy = float("nan")
         if frame.origin == "shape":
             forces = forces[:-1]
-        return energy, forces
+        if frame.origin == "text":
+            return "no", "result"  # type: ignore[return-value]
+        if frame.origin == "nothing":
+            return None  # type: ignore[return-value]
+        if frame.origin == "stress":
+            return Calculation(energy, forces, np.zeros((3, 3)))
+        if frame.origin == "complex":
+            return Calculation(energy, forces + 1j)  # type: ignore[arg-type]
+        return Calculation(energy, forces)
 
     def refuse(self, frame: Frame) -> None:
         """Fail as an engine should."""
@@ -97,6 +106,33 @@ class Faulty:
     def hang(self, frame: Frame) -> None:
         """Take very long."""
         time.sleep(60)
+
+    def leave(self, frame: Frame) -> None:
+        """End the process in good order."""
+        sys.exit(0)
+
+    def noise(self, frame: Frame) -> None:
+        """Write garbage wherever one can write, and succeed."""
+        for descriptor in (1, 2):
+            os.write(descriptor, bytes(range(256)) * 1000)
+        Path("output.txt").write_text(f"frame {frame.step}\n")
+        Path("garbage.bin").write_bytes(bytes(1000))
+
+    def spoil(self, frame: Frame) -> None:
+        """Write something and fail."""
+        Path("output.txt").write_text(f"frame {frame.step}\n")
+        raise LabelError("spoilt")
+
+    def full(self, frame: Frame) -> None:
+        """Write into the current folder until the disk is full."""
+        with open("scratch.bin", "wb") as stream:
+            for _ in range(64):
+                stream.write(bytes(2**20))
+
+    def sometimes(self, frame: Frame) -> None:
+        """Fail in one way or another on every fifth frame."""
+        if frame.step % 5 == 1:
+            getattr(self, ("refuse", "crash", "die", "spoil")[frame.step // 5 % 4])(frame)
 
     def threads(self, frame: Frame) -> None:
         """Tell what the process is like."""

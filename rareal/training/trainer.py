@@ -15,19 +15,18 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from rareal.errors import TrainingError
-from rareal.files import read_json, write_csv, write_json, write_npz
+from rareal.files import write_csv, write_json, write_npz
 from rareal.protocols import Model, Progress, Repulsion
 from rareal.records import Array, LabeledFrame, Trained
 from rareal.training.checkpoint import Checkpoint
 from rareal.training.config import Config
 from rareal.training.fit import Fit, fit
 from rareal.training.groups import groups_of, without_repulsion
+from rareal.training.outcome import MODEL, SPLIT, SUMMARY, load
 from rareal.training.outliers import describe, frame_weights, self_energies
 from rareal.training.validation import whole_set_errors
 
-MODEL, CHECKPOINT, SUMMARY, CURVE, SPLIT = (
-    "model.pt", "checkpoint.pt", "training.json", "learning_curve.csv", "split.npz",
-)  # fmt: skip
+CHECKPOINT, CURVE = "checkpoint.pt", "learning_curve.csv"
 OPTIMIZER = "optimizer.pt"
 UNFINISHED = "progress.pt"
 
@@ -140,17 +139,7 @@ class CommitteeTrainer:
 
     def load(self, folder: Path) -> Trained:
         """What a finished training left in ``folder``."""
-        summary = read_json(folder / SUMMARY)
-        with np.load(folder / SPLIT) as archive:
-            mask = archive["train"]
-        return Trained(
-            folder / MODEL,
-            mask,
-            summary["best"],
-            tuple(summary["energy_mae_eV"]),
-            tuple(summary["force_mae_eV_A"]),
-            tuple(summary["notes"]),
-        )
+        return load(folder)
 
     def _start(
         self, model: Model, data: Sequence[LabeledFrame], weights: Array, previous: Path | None

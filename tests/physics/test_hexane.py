@@ -13,7 +13,7 @@ from rareal import barrier, cv, reference
 from rareal.bonds import bond_class, bonds
 from rareal.event import find_event
 from rareal.labeling import tblite
-from rareal.labeling.runner import Worker
+from rareal.labeling.guard import Worker
 from rareal.records import Frame
 from rareal.rupture import Config, Rupture, compare, rupture
 from rareal.sampling import steered
@@ -76,7 +76,7 @@ def test_start_may_be_turned_shifted_and_shaken(engine: Worker, pulled: Rupture)
 
 def test_short_pull_with_the_engine(engine: Worker, tmp_path: Path) -> None:
     """Ten times the paper's speed, so that it takes seconds; everything after the pull is as in a run."""
-    settings = steered.Config(velocity=0.01, steps=800, relaxation_steps=50, cores=1)
+    settings = steered.Config(velocity=0.01, steps=800, relaxation_steps=50)
     level = engine.engine
     sampler = EngineSampler(settings, cv.Distance(ENDS), START, level)
     coarse = Config(step=0.1, resolution=0.05, fmax=0.02)

@@ -74,7 +74,7 @@ MISTAKES = {
     "atom index": (r"atoms: \[1, 6\]", "atoms: [1, 21]", ["cv.atoms: [1, 21]", "number the atoms 1 to 20"]),
     "atom zero": (r"atoms: \[1, 6\]", "atoms: [0, 6]", ["cv.atoms[1]: 0", "at least 1"]),
     "one member": ("members: 4", "members: 1", ["training.members: 1", "at least 2", "committee of one"]),
-    "negative": ("workers: 2", "workers: -2", ["labels.workers: -2", "at least 1"]),
+    "negative": ("budget: 600", "budget: -600", ["labels.budget: -600", "at least 1"]),
     "unknown kind": (
         "{kind: event,",
         "{kind: evnt,",

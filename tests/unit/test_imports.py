@@ -11,7 +11,10 @@ import rareal
 
 PACKAGE = Path(rareal.__file__).parent
 STAGES = ("data", "models", "training", "export", "sampling", "uncertainty", "selection", "labeling", "report")
-BASE = {"errors", "units", "records", "protocols", "cv", "schema", "files", "plugin", "neighbours", "event", "bonds"}
+BASE = {
+    "errors", "units", "records", "protocols", "cv", "schema", "files", "plugin", "neighbours", "event", "bonds",
+    "execution",
+}  # fmt: skip
 """Modules that every stage may use; they import no stage themselves."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -30,7 +33,9 @@ def imports(file: Path) -> set[str]:
             }
     ours = {name.removeprefix("rareal.") for name in found if name.startswith("rareal.")}
     return {
-        name for name in ours if (PACKAGE / name.replace(".", "/")).with_suffix(".py").exists() or top(name) in STAGES
+        name
+        for name in ours
+        if (PACKAGE / name.replace(".", "/")).with_suffix(".py").exists() or top(name) in {*STAGES, *BASE}
     }
 
 
@@ -52,8 +57,13 @@ def test_a_stage_imports_only_the_base_and_itself(stage: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(BASE))
 def test_the_base_imports_no_stage(module: str) -> None:
-    wrong = {name for name in imports(PACKAGE / f"{module}.py") if top(name) not in BASE}
-    assert not wrong, f"rareal/{module}.py imports {', '.join(sorted(wrong))}"
+    files = (
+        [PACKAGE / f"{module}.py"] if (PACKAGE / f"{module}.py").exists() else sorted((PACKAGE / module).rglob("*.py"))
+    )
+    assert files
+    for file in files:
+        wrong = {name for name in imports(file) if top(name) not in BASE}
+        assert not wrong, f"rareal/{file.relative_to(PACKAGE)} imports {', '.join(sorted(wrong))}"
 
 
 @pytest.mark.parametrize("module", ["errors", "units"])

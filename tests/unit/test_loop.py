@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from rareal.check import Check
 from rareal.data import dataset
 from rareal.data.augment import Config as NoiseConfig
 from rareal.data.augment import noise_copies
-from rareal.loop import Loop, Stages
+from rareal.errors import DatasetError
+from rareal.execution.serial import SerialExecutor
+from rareal.loop import Executors, Loop, Stages
 from rareal.progress import Silent
 from rareal.protocols import Progress
 from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
@@ -43,6 +46,23 @@ def pull(walker: int, seed: int, std: float, note: str) -> Trajectory:
     return Trajectory(walker, seed, t, 1.5 + second, t / 200.0, energy, disagreement, zeros, positions, note)
 
 
+def cut(trajectory: Trajectory) -> Trajectory:
+    """Nothing of it is usable."""
+    empty = {item.name: getattr(trajectory, item.name)[:0] for item in fields(Trajectory)[2:-1]}
+    return replace(trajectory, **empty, note="crashed")
+
+
+class Finished:
+    """Labels that are there at once."""
+
+    def __init__(self, labels: list[Label | FailedLabel]) -> None:
+        self.future: Future[list[Label | FailedLabel]] = Future()
+        self.future.set_result(labels)
+
+    def progress(self) -> tuple[int, int]:
+        return len(self.future.result()), len(self.future.result())
+
+
 @dataclass
 class World:
     """Stages whose behaviour a test sets, and what they were asked."""
@@ -56,6 +76,8 @@ class World:
     trained: int = 0
     seeds: list[Sequence[int]] = field(default_factory=list)
     frames: list[list[str]] = field(default_factory=list)
+    lost: tuple[int, ...] = ()
+    place: Path = Path()
 
     # trainer
     def train(self, data: Any, mask: Any, previous: Any, folder: Path, *rest: Any) -> Trained:
@@ -79,14 +101,23 @@ class World:
         return energy_forces
 
     # sampler
-    def sample(self, model: Path, folder: Path, seeds: Sequence[int], progress: Progress | None) -> list[Trajectory]:
-        self.seeds.append(list(seeds))
-        return [pull(k, seed, self.std, self.note) for k, seed in enumerate(seeds)]
+    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+        # a round's walkers come one after the other
+        if not self.seeds or folder.parent != self.place:
+            self.seeds.append([])
+        self.place = folder.parent
+        self.seeds[-1].append(seed)
+        found = pull(walker, seed, self.std, self.note)
+        return found if walker not in self.lost else cut(found)
 
     # labeler
     hash = "morse"
+    settings: ClassVar[dict[str, Any]] = {"bonds": 2}
 
-    def label(self, frames: Sequence[Frame], progress: Progress | None = None) -> list[Label | FailedLabel]:
+    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0) -> Any:
+        return Finished(self.label(frames))
+
+    def label(self, frames: Sequence[Frame]) -> list[Label | FailedLabel]:
         self.labelled += len(frames)
         self.frames.append([f.origin for f in frames])
         every = round(1 / self.failing) if self.failing else 0
@@ -135,6 +166,7 @@ def loop(world: World, folder: Path, **settings: Any) -> tuple[Loop, Notes]:
         labeler=world,
         reference=None,
         velocity_seeds=[1, 2, 3, 4, 5],
+        executors=Executors(SerialExecutor(), SerialExecutor(), SerialExecutor()),
     )
     folder.mkdir(exist_ok=True)
     shown = Notes()
@@ -202,7 +234,7 @@ def test_failed_labels_are_counted_recorded_and_left_out(tmp_path: Path) -> None
 
 def test_every_label_failing_is_survived(tmp_path: Path) -> None:
     class Dead(World):
-        def label(self, frames: Sequence[Frame], progress: Progress | None = None) -> list[Label | FailedLabel]:
+        def label(self, frames: Sequence[Frame]) -> list[Label | FailedLabel]:
             self.labelled += len(frames)
             return [FailedLabel("no engine today")] * len(frames)
 
@@ -234,12 +266,12 @@ def test_training_notes_are_shown_and_the_overlap_of_the_training_sets_is_record
 
 
 def test_an_unfinished_training_keeps_its_folder_and_other_stages_do_not(tmp_path: Path) -> None:
-    for stage in ("train", "sample"):
+    for stage in ("train", "check"):
         (tmp_path / "round-000" / stage).mkdir(parents=True)
         (tmp_path / "round-000" / stage / "left").touch()
     loop(World(), tmp_path, rounds=1)[0].go()
     assert (tmp_path / "round-000" / "train" / "left").exists()
-    assert not (tmp_path / "round-000" / "sample" / "left").exists()
+    assert not (tmp_path / "round-000" / "check" / "left").exists()
 
 
 def test_selection_is_tabled(tmp_path: Path) -> None:
@@ -264,3 +296,16 @@ def test_a_finished_stage_is_not_done_again(tmp_path: Path, stage: str) -> None:
     for before, after in zip(rows, repeated, strict=True):
         assert before["labels"] == after["labels"]
         assert before["path_error_kcal_mol"] == pytest.approx(after["path_error_kcal_mol"], nan_ok=True)
+
+
+def test_an_engine_that_has_changed_is_told_by_rounds_and_settings(tmp_path: Path) -> None:
+    loop(World(), tmp_path, rounds=1)[0].go()
+    # as if the program behind the engine had been updated between two rounds
+    stage = tmp_path / "round-000" / "check"
+    rows = [replace(row, label=replace(row.label, engine="other")) for row in dataset.read(stage / "data.h5")]
+    (stage / "data.h5").unlink()
+    dataset.write(stage / "data.h5", rows, {"other": {"bonds": 3}})
+    with pytest.raises(DatasetError) as caught:
+        loop(World(), tmp_path, rounds=2)[0].go()
+    assert "engine morse (bonds 2): 10 frames, of the initial data\n" in str(caught.value)
+    assert f"engine other (bonds 3): {len(rows)} frames, of round 0\n" in str(caught.value)

@@ -46,6 +46,22 @@ def test_weights_are_kept_and_are_one_in_older_files(tmp_path: Path) -> None:
     assert [f.weight for f in dataset.read(tmp_path / "data.h5")] == [1.0, 1.0]
 
 
+def test_stress_and_note_are_kept_where_there_are_any(tmp_path: Path) -> None:
+    stressed = replace(labeled(1).label, stress=np.arange(6.0), note="mixing 0.1")
+    frames = [labeled(0), replace(labeled(1), label=stressed), labeled(2, (1, 8))]
+    dataset.write(tmp_path / "data.h5", frames)
+    found = dataset.read(tmp_path / "data.h5")
+    assert [f.label.stress is None for f in found] == [True, False, True]
+    np.testing.assert_array_equal(found[1].label.stress, np.arange(6.0))
+    assert [f.label.note for f in found] == ["", "mixing 0.1", ""]
+    assert dataset.content_hash(found) == dataset.content_hash(frames)
+    unstressed = [replace(f, label=replace(f.label, stress=None)) for f in frames]
+    assert dataset.content_hash(unstressed) != dataset.content_hash(frames)
+    with h5py.File(tmp_path / "data.h5", "r") as file:
+        assert "stress" in file["H2C1"]
+        assert "stress" not in file["H1O1"]
+
+
 def test_layout_is_ani_s(tmp_path: Path) -> None:
     dataset.write(tmp_path / "data.h5", [labeled(0), labeled(1)])
     with h5py.File(tmp_path / "data.h5") as file:
@@ -81,13 +97,50 @@ def test_a_crash_while_writing_leaves_no_file(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "data.h5").exists()
 
 
-def test_engines_are_not_mixed(tmp_path: Path) -> None:
-    other = labeled(1, engine="b" * 64)
-    with pytest.raises(DatasetError, match="2 engines"):
-        dataset.write(tmp_path / "data.h5", [labeled(0), other])
-    late = LabeledFrame(replace(other.frame, round=7), other.label)
-    with pytest.raises(DatasetError, match=r"engine a{12}: rounds 3; engine b{12}: rounds 7"):
-        dataset.refuse_mixture([labeled(0), late])
+def at(row: LabeledFrame, round_number: int, **label: str) -> LabeledFrame:
+    return replace(row, frame=replace(row.frame, round=round_number), label=replace(row.label, **label))
+
+
+def test_a_mixture_is_refused_and_told_by_round() -> None:
+    mine = [at(labeled(k), k - 1) for k in (0, 1, 2, 6)]
+    other = [at(labeled(9), 7, engine="b" * 64), at(labeled(8), 7, engine="b" * 64)]
+    with pytest.raises(DatasetError) as caught:
+        dataset.refuse_mixture([*mine, *other])
+    assert str(caught.value).splitlines() == [
+        "labels of 2 engines, or of one with different settings, cannot be mixed:",
+        "  engine aaaaaaaaaaaa (settings not known): 4 frames, of the initial data and of rounds 0-1, 5",
+        "  engine bbbbbbbbbbbb (settings not known): 2 frames, of round 7",
+        "Bring them to one level with `rareal relabel DATASET --mixed --config CONFIG -o NEW`",
+    ]
+    dataset.refuse_mixture(mine)
+    dataset.refuse_mixture([])
+
+
+def test_a_mixture_is_told_by_what_differs_in_the_settings() -> None:
+    known = {
+        "a" * 64: {"kind": "tblite", "method": "GFN2-xTB", "version": "0.8.0", "charge": 0},
+        "b" * 64: {"kind": "tblite", "method": "GFN2-xTB", "version": "0.9.1", "charge": 0},
+    }
+    with pytest.raises(DatasetError) as caught:
+        dataset.refuse_mixture([at(labeled(0), 0), at(labeled(1), 3, engine="b" * 64)], known)
+    assert "(kind tblite, method GFN2-xTB, version 0.8.0): 1 frame, of round 0\n" in str(caught.value)
+    assert "(kind tblite, method GFN2-xTB, version 0.9.1): 1 frame, of round 3\n" in str(caught.value)
+    assert "charge" not in str(caught.value)
+
+
+def test_a_mixture_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="labels of 2 engines"):
+        dataset.write(tmp_path / "data.h5", [labeled(0), labeled(1, engine="b" * 64)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_and_what_a_label_replaces_are_kept(tmp_path: Path) -> None:
+    known = {"a" * 64: {"kind": "tblite", "version": "0.8.0", "temperature": 300.0}, "b" * 64: {"kind": "gpaw"}}
+    dataset.write(tmp_path / "data.h5", [labeled(0), replace(labeled(1), replaces="c" * 64)], known)
+    assert dataset.settings(tmp_path / "data.h5") == {"a" * 64: known["a" * 64]}
+    assert [row.replaces for row in dataset.read(tmp_path / "data.h5")] == ["", "c" * 64]
+    dataset.write(tmp_path / "older.h5", [labeled(0)])
+    assert dataset.settings(tmp_path / "older.h5") == {}
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

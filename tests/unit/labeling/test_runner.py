@@ -1,15 +1,30 @@
-"""Labelling in worker processes, and everything that may go wrong there."""
+"""Labels from an engine that goes wrong in every way: nothing lost, nothing doubled, no wrong label."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rareal.errors import LabelError
-from rareal.labeling.runner import Labeler, Worker
+from rareal.execution.processes import ProcessExecutor
+from rareal.execution.serial import SerialExecutor
+from rareal.labeling.cache import Cache
+from rareal.labeling.guard import Worker
+from rareal.labeling.runner import Labeler
+from rareal.labeling.worker import checked
 from rareal.records import FailedLabel, Frame, Label
 from rareal.testing.engines import Faulty
 
@@ -24,13 +39,30 @@ def reasons(results: list[Label | FailedLabel]) -> dict[int, str]:
     return {k: result.reason for k, result in enumerate(results) if isinstance(result, FailedLabel)}
 
 
-def test_labels_come_in_order_with_the_engine_hash() -> None:
+def assert_right(given: list[Frame], results: list[Label | FailedLabel]) -> None:
+    """Every label is its own frame's."""
+    assert len(results) == len(given)
+    for frame, result in zip(given, results, strict=True):
+        if isinstance(result, Label):
+            assert result.energy == 0.5 * np.sum(frame.positions**2)
+            np.testing.assert_array_equal(result.forces, -frame.positions)
+
+
+@pytest.fixture(params=["serial", "processes"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    executor = SerialExecutor() if request.param == "serial" else ProcessExecutor(2)
+    yield executor
+    executor.shutdown(cancel_futures=True)
+
+
+def test_labels_come_in_order_with_the_engine_hash(executor: Executor) -> None:
     seen: list[tuple[int, int]] = []
-    with Labeler(Faulty(), workers=2) as labeler:
-        results = labeler.label(frames(*[""] * 20), lambda done, total: seen.append((done, total)))
-    assert [r.energy for r in results if isinstance(r, Label)] == [3.0 * k * k for k in range(20)]
+    with Labeler(Faulty(), executor) as labeler:
+        results = labeler.label(frames(*[""] * 50), lambda done, total: seen.append((done, total)))
+    assert [r.energy for r in results if isinstance(r, Label)] == [3.0 * k * k for k in range(50)]
     assert {r.engine for r in results if isinstance(r, Label)} == {"faulty"}
-    assert seen == [(k, 20) for k in range(1, 21)]
+    assert seen == sorted(set(seen))
+    assert seen[-1] == (50, 50)
 
 
 def test_no_frames() -> None:
@@ -38,60 +70,273 @@ def test_no_frames() -> None:
         assert labeler.label([]) == []
 
 
-def test_failures_cost_one_frame_each() -> None:
-    with Labeler(Faulty(), workers=2, max_failed_fraction=1.0) as labeler:
-        results = labeler.label(frames("", "refuse", "nan", "", "crash", "shape", ""))
+def test_failures_cost_one_frame_each(executor: Executor) -> None:
+    given = frames("", "refuse", "nan", "", "crash", "shape", "", "text", "nothing", "stress", "complex", "")
+    with Labeler(Faulty(), executor, max_failed_fraction=1.0) as labeler:
+        results = labeler.label(given)
+    assert_right(given, results)
     assert reasons(results) == {
         1: "will not",
-        2: "the engine returned an energy or a force that is not finite",
+        2: "the engine returned an energy that is not finite",
         4: "ZeroDivisionError: somebody's bug",
-        5: "the engine returned forces of shape (1, 3)",
+        5: "the engine returned forces of shape (1, 3), not (2, 3)",
+        7: "the engine returned as energy 'no'",
+        8: "the engine returned no (energy, forces) but None",
+        9: "the engine returned stress of shape (3, 3), not (6,)",
+        10: reasons(results)[10],
+    }
+    assert reasons(results)[10].startswith("the engine returned as forces array([[-10.+1.j")
+
+
+def test_an_engine_may_return_a_plain_pair_of_lists() -> None:
+    found = checked((1, [[0, 0, 1], [0, 0, -1]]), frames("")[0])
+    assert found.energy == 1.0
+    assert found.forces.dtype == np.float64
+
+
+@pytest.mark.slow
+def test_one_in_five_fails_and_nothing_is_lost_or_doubled(executor: Executor, tmp_path: Path) -> None:
+    given = frames(*["sometimes"] * 100)
+    with Labeler(Faulty(), executor, max_failed_fraction=0.2) as labeler:
+        results = labeler.label(given, folder=tmp_path)
+    assert_right(given, results)
+    assert sorted(reasons(results)) == list(range(1, 100, 5))
+    assert sorted(int(path.name) for path in (tmp_path / "failed").iterdir()) == list(range(1, 100, 5))
+    for k, reason in reasons(results).items():
+        assert (tmp_path / "failed" / f"{k:05d}" / "reason.txt").read_text() == f"{reason}\n"
+
+
+def test_a_killed_engine_costs_one_retry(executor: Executor, tmp_path: Path) -> None:
+    given = frames("", "die_once", "", "die_once", "", "die_once")
+    with Labeler(Faulty(tmp_path), executor, max_failed_fraction=0.0) as labeler:
+        results = labeler.label(given)
+    assert_right(given, results)
+    assert not reasons(results)
+    assert len(list(tmp_path.glob("died-*"))) == 3
+
+
+def test_a_frame_that_kills_its_engine_twice_fails_with_the_last_words(executor: Executor) -> None:
+    with Labeler(Faulty(), executor, max_failed_fraction=0.5) as labeler:
+        results = labeler.label(frames("", "die", "", "leave", ""))
+    assert reasons(results) == {
+        1: "the label engine died 2 times: the process ended with signal 9: last words",
+        3: "the label engine died 2 times: the process ended with exit status 0",
     }
 
 
-def test_a_killed_worker_costs_one_retry(tmp_path: Path) -> None:
-    with Labeler(Faulty(tmp_path), workers=2, max_failed_fraction=0.0) as labeler:
-        results = labeler.label(frames("", "die_once", "", "die_once", ""))
-    assert all(isinstance(result, Label) for result in results)
-    assert (tmp_path / "died-1").exists()
-
-
-def test_a_frame_that_kills_every_worker_fails_with_its_last_words() -> None:
-    with Labeler(Faulty(), workers=2, max_failed_fraction=0.5) as labeler:
-        results = labeler.label(frames("", "die", "", ""))
-    assert reasons(results) == {1: "the process of the label engine ended with signal 9: last words"}
-
-
-def test_a_frame_that_hangs_fails_and_is_not_tried_again() -> None:
-    with Labeler(Faulty(), timeout=1.0, max_failed_fraction=1.0) as labeler:
+def test_a_frame_that_hangs_fails_and_is_not_tried_again(executor: Executor, tmp_path: Path) -> None:
+    given = frames("", "hang", "")
+    with Labeler(Faulty(), executor, timeout=1.0, max_failed_fraction=1.0) as labeler:
+        labeler.label(frames(""))  # the processes have started
         start = time.monotonic()
-        results = labeler.label(frames("hang", ""))
-    assert time.monotonic() - start < 5.0
-    assert reasons(results) == {0: "no answer from the label engine within 1 s"}
+        results = labeler.label(given, folder=tmp_path)
+    assert time.monotonic() - start < 8.0
+    assert_right(given, results)
+    assert reasons(results) == {1: "no answer from the label engine within 1 s"}
+    assert (tmp_path / "failed" / "00001" / "reason.txt").is_file()
 
 
-def test_too_many_failures_are_an_error_with_a_summary() -> None:
+def test_too_many_failures_stop_the_batch_with_a_summary(tmp_path: Path) -> None:
+    given = frames("", "refuse", "refuse", *[""] * 3, *["hang"] * 4)
     with (
-        Labeler(Faulty(), max_failed_fraction=0.2) as labeler,
-        pytest.raises(LabelError, match=r"2 of 4 frames got no label.*max_failed_fraction \(0.2\).*2 x will not"),
+        Labeler(Faulty(), max_failed_fraction=0.1) as labeler,
+        pytest.raises(
+            LabelError, match=r"2 of 10 frames got no label after 3 .*max_failed_fraction \(0.1\).*2 x will not.*failed"
+        ),
     ):
-        labeler.label(frames("", "refuse", "refuse", ""))
+        labeler.label(given, folder=tmp_path)
 
 
-def test_workers_have_one_thread_and_no_torch() -> None:
+def test_engines_have_one_thread_and_no_torch() -> None:
     with Labeler(Faulty(), max_failed_fraction=1.0) as labeler:
         assert reasons(labeler.label(frames("threads"))) == {0: "1 thread, torch False"}
 
 
-def test_interrupting_ends_the_workers() -> None:
+def test_interrupting_ends_the_engines(executor: Executor) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with Labeler(Faulty(), workers=2) as labeler:
-        start = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            labeler.label(frames("", "hang", "", "hang"), interrupt)
-        assert time.monotonic() - start < 5.0
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Labeler(Faulty(), executor) as labeler:
+        labeler.label(frames("", "hang", "", "hang"), interrupt)
+    executor.shutdown(cancel_futures=True)
+    assert time.monotonic() - start < 10.0
+
+
+def test_garbage_on_the_streams_and_files_disturbs_nothing(executor: Executor, tmp_path: Path) -> None:
+    given = frames("", "noise", "", "noise", "spoil")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with Labeler(Faulty(), executor, 0.5, scratch=scratch) as labeler:
+        results = labeler.label(given, folder=tmp_path / "stage", first=10)
+        assert_right(given, results)
+        assert reasons(results) == {4: "spoilt"}
+        labels, failed = tmp_path / "stage" / "labels", tmp_path / "stage" / "failed"
+        # what `keep` asks for, under the frame's number
+        assert sorted(str(p.relative_to(labels)) for p in labels.rglob("*.*")) == [
+            "00011/output.txt",
+            "00013/output.txt",
+        ]
+        assert (labels / "00013" / "output.txt").read_text() == "frame 3\n"
+        assert sorted(p.name for p in (failed / "00014").iterdir()) == ["output.txt", "reason.txt"]
+        # frames leave nothing behind
+        assert not [path for root in scratch.iterdir() for path in root.iterdir()]
+    executor.shutdown()
+    deadline = time.monotonic() + 5
+    while list(scratch.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(scratch.iterdir())
+
+
+def test_a_missing_scratch_folder_is_said_and_costs_nothing(tmp_path: Path) -> None:
+    with (
+        Labeler(Faulty(), scratch=tmp_path / "nowhere") as labeler,
+        pytest.raises(LabelError, match=r"no scratch folder.*nowhere.*labels.scratch"),
+    ):
+        labeler.label(frames(""))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_scratch_disk_costs_the_frames_that_fill_it(
+    executor: Executor, small_disk: Path, tmp_path: Path
+) -> None:
+    given = frames("", "full", "noise", "full", "", "noise")
+    with Labeler(Faulty(), executor, 0.5, scratch=small_disk) as labeler:
+        results = labeler.label(given, folder=tmp_path / "stage")
+    assert_right(given, results)
+    assert sorted(reasons(results)) == [1, 3]
+    assert "No space left on device" in reasons(results)[1]
+    assert (tmp_path / "stage" / "labels" / "00005" / "output.txt").read_text() == "frame 5\n"
+
+
+def test_a_full_disk_for_the_kept_files_loses_no_label(small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(4 * 2**20))
+    given = frames("", "noise", "refuse", "spoil")
+    with Labeler(Faulty(), max_failed_fraction=0.5, scratch=tmp_path) as labeler:
+        results = labeler.label(given, folder=small_disk / "stage")
+    assert_right(given, results)
+    assert isinstance(results[1], Label)
+    assert "its files could not be kept: " in results[1].note
+    assert [reason.partition(";")[0] for reason in reasons(results).values()] == ["will not", "spoilt"]
+
+
+def test_a_limit_on_file_size_is_as_good_as_a_full_disk(tmp_path: Path) -> None:
+    with Labeler(Limited(), max_failed_fraction=1.0) as labeler:
+        results = labeler.label(frames("", "full", ""))
+    assert reasons(results) == {1: "OSError: [Errno 27] File too large"}
+
+
+class Limited(Faulty):
+    """Its process may write files of 1 MB."""
+
+    def calculate(self, frame: Frame) -> Any:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+        return super().calculate(frame)
+
+
+def test_a_killed_worker_of_the_executor_costs_nothing(tmp_path: Path) -> None:
+    given = frames(*["count"] * 40)
+    with ProcessExecutor(2) as executor, Labeler(Slow(tmp_path), executor, max_failed_fraction=0.0) as labeler:
+        batch = labeler.submit(given)
+        while batch.progress()[0] < 10:
+            time.sleep(0.01)
+        victim = next(child for _, child in executor._slots if child.pid is not None)
+        os.kill(victim.pid or 0, signal.SIGKILL)
+        results = batch.result()
+    assert_right(given, results)
+    assert not reasons(results)
+    # what was under way was computed again, no more
+    assert 40 <= len(list(tmp_path.iterdir())) <= 60
+
+
+class Slow(Faulty):
+    """Leaves a mark for every call."""
+
+    def calculate(self, frame: Frame) -> Any:
+        assert self.folder is not None
+        tempfile.mkstemp(dir=self.folder)
+        time.sleep(0.02)
+        return super().calculate(frame)
+
+
+def kill_the_worker(setup: Any, jobs: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_frame_that_kills_its_workers_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ProcessExecutor(2) as executor, Labeler(Faulty(), executor, max_failed_fraction=0.5) as labeler:
+        real = executor.submit
+
+        def submit(function: Any, setup: Any, jobs: Any) -> Any:
+            deadly = any(job.frame.step == 3 for job in jobs)
+            return real(kill_the_worker if deadly else function, setup, jobs)
+
+        monkeypatch.setattr(executor, "submit", submit)
+        labeler.seconds = 0.001  # as after many quick labels: many frames in one task
+        given = frames(*[""] * 20)
+        results = labeler.label(given)
+    assert_right(given, results)
+    assert list(reasons(results)) == [3]
+    assert "its worker was lost 3 times: the process ended with signal 9" in reasons(results)[3]
+
+
+def test_an_executor_of_the_standard_library_will_do() -> None:
+    import multiprocessing
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        given = frames("", "die", "refuse", "")
+        results = Labeler(Faulty(), executor, max_failed_fraction=0.5).label(given)
+    assert_right(given, results)
+    assert sorted(reasons(results)) == [1, 2]
+
+
+def test_equal_frames_are_computed_once(tmp_path: Path) -> None:
+    given = frames("count", "count", "count")
+    again = [replace(given[1], step=99, origin="noise"), given[0]]
+    with Labeler(Slow(tmp_path)) as labeler:
+        results = labeler.label([*given, *again])
+    assert_right([*given, *again], results)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert [isinstance(r, Label) and r.cached for r in results] == [False, False, False, True, True]
+
+
+def test_cached_frames_are_not_computed_and_new_ones_are_cached(tmp_path: Path) -> None:
+    marks, given = tmp_path / "marks", frames("count", "count", "refuse", "count")
+    marks.mkdir()
+    cache = Cache(tmp_path / "cache")
+    with Labeler(Slow(marks), cache=cache, max_failed_fraction=0.5) as labeler:
+        first = labeler.label(given[:3])
+        results = labeler.label(given)
+    assert_right(given, results)
+    # a failure is not kept: it is tried again
+    assert len(list(marks.iterdir())) == 5
+    assert [isinstance(r, Label) and r.cached for r in results] == [True, True, False, False]
+    for old, new in zip(first[:2], results[:2], strict=True):
+        assert isinstance(old, Label)
+        assert isinstance(new, Label)
+        assert (old.energy, old.seconds) == (new.energy, new.seconds)
+
+
+def test_two_batches_at_the_same_time(executor: Executor) -> None:
+    with Labeler(Faulty(), executor) as labeler:
+        one, other = frames(*[""] * 30), [replace(f, positions=f.positions + 0.5) for f in frames(*[""] * 30)]
+        batches = [labeler.submit(one), labeler.submit(other)]
+        assert_right(one, batches[0].result())
+        assert_right(other, batches[1].result())
 
 
 def test_a_worker_is_an_engine(tmp_path: Path) -> None:
@@ -102,3 +347,29 @@ def test_a_worker_is_an_engine(tmp_path: Path) -> None:
         with pytest.raises(LabelError, match="will not"):
             worker.calculate(refused)
         assert worker.calculate(dies)[0] == pytest.approx(12.0)
+
+
+def test_engines_end_with_the_program_that_started_them(tmp_path: Path) -> None:
+    program = (
+        "import sys, numpy as np\nfrom rareal.labeling.guard import Worker\nfrom rareal.testing.engines import Faulty\n"
+        "from rareal.records import Frame\nworker = Worker(Faulty(), 60.0)\n"
+        "worker.calculate(Frame(np.array([1]), np.zeros((1, 3))))\nprint(worker._child.pid, worker._root, flush=True)\n"
+        "worker.calculate(Frame(np.array([1]), np.zeros((1, 3)), origin='hang'))\n"
+    )
+    import sys
+
+    from rareal.execution.child import environment
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, env=environment(1), text=True
+    )
+    assert process.stdout is not None
+    pid, root = process.stdout.readline().split()
+    threading.Timer(0.5, process.kill).start()
+    process.wait(timeout=10)
+    deadline = time.monotonic() + 10
+    while (Path("/proc") / pid).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not (Path("/proc") / pid).exists()
+    assert not Path(root).exists()
+    shutil.rmtree(root, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -92,11 +93,10 @@ def test_cells_that_lammps_cannot_take_are_refused() -> None:
 
 def test_a_model_that_cannot_be_read_names_the_log(tmp_path: Path) -> None:
     sampler = steered.build(steered.Config(steps=10, relaxation_steps=10), cv.Distance((0, 1)), PAIR)
-    with pytest.raises(
-        SamplingError, match=r"no pull left a usable trajectory; the first: ERROR.*walker-00/log\.lammps"
-    ):
-        sampler.sample(tmp_path / "missing.pt", tmp_path / "sample", [1, 2])
-    assert (tmp_path / "sample" / "walker-01" / "in.pull").exists()
+    found = sampler.sample(tmp_path / "missing.pt", tmp_path / "walker-00", 0, 1)
+    assert not len(found)
+    assert re.fullmatch(r"ERROR.*\. Read .*walker-00/log\.lammps", found.note)
+    assert (tmp_path / "walker-00" / "in.pull").exists()
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**31])
