@@ -45,7 +45,9 @@ def configuration(folder: Path, text: str = "") -> Config:
     (folder / "case.yaml").write_text("structure: hydrogen.xyz\n" + text)
     kinds = {name: Kinds({"fake": "fake_stage"}) for name in KINDS}
     try:
-        return load(folder / "case.yaml", kinds=kinds | {name: KINDS[name] for name in ("labels", "convergence")})
+        return load(
+            folder / "case.yaml", kinds=kinds | {name: KINDS[name] for name in ("labels", "executor", "convergence")}
+        )
     finally:
         sys.path.remove(str(folder))
 
@@ -289,7 +291,9 @@ def test_rounds_budget_and_name_may_change(tmp_path: Path, path: Path, config: C
     with RunFolder.open(path, config) as run:
         run.stage(0, "train").finish()
         run.finish(reason="converged")
-    more = configuration(tmp_path, "name: longer\nrounds: 20\nlabels: {budget: 2000}\nexecutor: {workers: 1}\ndirectory: moved\n")
+    more = configuration(
+        tmp_path, "name: longer\nrounds: 20\nlabels: {budget: 2000}\nexecutor: {workers: 1}\ndirectory: moved\n"
+    )
     assert config_hash(more) == config_hash(config)
     with RunFolder.open(path, more) as run:
         assert run.stage(0, "train").done
