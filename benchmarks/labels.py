@@ -3,8 +3,10 @@
     python benchmarks/labels.py [--frames 1000] [--workers 2] [--turns 5]
 
 The bare run is as many processes as there are workers, started together, that each label their share of the frames in a
-loop, nothing checked, nothing kept. Both take turns, with the processes warm: importing the engine is not counted on
-either side. Prints one line per turn and the median ratio. The label cache is off.
+loop, nothing checked, nothing kept; its rate is the sum of theirs, each by its own clock. Both take turns, with the
+processes warm: importing the engine is not counted on either side. Prints one line per turn and the median ratio, and
+the processor time of all processes that a label takes, which does not depend on what else the machine does. The label
+cache is off.
 """
 
 from __future__ import annotations
@@ -44,9 +46,27 @@ def bare(connection: Any, frames: list[Frame]) -> None:
     engine.calculate(frames[0])
     connection.send("warm")
     while connection.recv():
+        start, used = time.perf_counter(), time.process_time()
         for frame in frames:
             engine.calculate(frame)
-        connection.send("done")
+        connection.send((len(frames) / (time.perf_counter() - start), time.process_time() - used))
+
+
+def processor_time(root: int) -> float:
+    """Seconds that a process and all that it has started have used, by /proc."""
+    ticks, parents = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(folder.name)], ticks[int(folder.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family, grown = {root}, True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        grown = bool(more)
+        family |= more
+    return sum(ticks[pid] for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -68,28 +88,33 @@ def main() -> None:
         pipes.append(ours)
     for pipe in pipes:
         pipe.recv()
-    ratios = []
+    ratios, costs = [], []
     with (
         ProcessExecutor(options.workers) as executor,
         Labeler(tblite.build(tblite.Config()), executor) as labeler,
     ):
         labeler.label(hexanes(20 * options.workers))
         for turn in range(options.turns):
-            start = time.perf_counter()
             for pipe in pipes:
                 pipe.send(True)
-            for pipe in pipes:
-                pipe.recv()
-            alone = options.frames / (time.perf_counter() - start)
-            start = time.perf_counter()
+            rates, seconds = zip(*[pipe.recv() for pipe in pipes], strict=True)
+            start, used = time.perf_counter(), processor_time(os.getpid())
             labels = labeler.label(frames)
-            ours = options.frames / (time.perf_counter() - start)
+            ours, used = options.frames / (time.perf_counter() - start), processor_time(os.getpid()) - used
             assert all(isinstance(label, Label) for label in labels)
-            ratios.append(ours / alone)
-            print(f"turn {turn}: {ours:.0f} labels/s, bare {alone:.0f}, ratio {ratios[-1]:.3f}", flush=True)
+            ratios.append(ours / sum(rates))
+            costs.append(sum(seconds) / used)
+            print(
+                f"turn {turn}: {ours:.0f} labels/s, bare {sum(rates):.0f}, ratio {ratios[-1]:.3f}; processor time "
+                f"{1e3 * used / options.frames:.2f} ms a label, bare {1e3 * sum(seconds) / options.frames:.2f}",
+                flush=True,
+            )
     for pipe in pipes:
         pipe.send(False)
-    print(f"median ratio {statistics.median(ratios):.3f} ({options.workers} workers, {options.frames} frames)")
+    print(
+        f"median ratio {statistics.median(ratios):.3f} ({options.workers} workers, {options.frames} frames), "
+        f"of processor time {statistics.median(costs):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -369,7 +369,8 @@ def test_one_executor_for_all_stages_or_one_for_each(folder: Path, kinds: dict[s
         "sample": {"kind": "processes", "workers": 3},
         "train": {"kind": "serial"},
     }
-    slurm = "executor: {kind: parsl, provider: slurm, account: chem, partition: cpu, train: {partition: gpu}, sample: processes}"
+    common = "executor: {kind: parsl, provider: slurm, account: chem, partition: cpu"
+    slurm = f"{common}, train: {{partition: gpu}}, sample: processes}}"
     found = executors(folder, kinds, slurm)
     assert [found["label"][key] for key in ("partition", "account")] == ["cpu", "chem"]
     assert [found["train"][key] for key in ("partition", "account")] == ["gpu", "chem"]
@@ -385,8 +386,8 @@ def test_executors_survive_resolving(folder: Path, kinds: dict[str, Kinds]) -> N
     ("text", "message"),
     [
         ("executor: {workers: 0}", "executor.workers: 0"),
-        ("executor: {label: {worker: 2}}", "executor.label.worker: 2: unknown key; did you mean 'workers'"),
-        ("executor: {train: parsel}", "executor.train.kind: parsel: there is no such kind"),
+        ("executor: {label: {worker: 2}}", "executor.label.worker: 2: unknown key, did you mean 'workers'?"),
+        ("executor: {train: parsel}", "executor.train.kind: 'parsel': there is no such kind"),
         ("executor: {kind: parsl, label: {partition: cpu}}", "partition is for 'provider: slurm'"),
         ("executor: 3", "executor: 3: this section needs keys below it"),
     ],

@@ -331,9 +331,8 @@ def test_every_round_checks_another_walker_s_path_or_the_next_usable_one(tmp_pat
     assert "walker 1: crashed" in shown.notes
     # as it does when the walkers are there already
     (tmp_path / "some" / "round-002" / "check" / "stage.done").unlink()
-    assert loop(World(lost=(1, 2)), tmp_path / "some", rounds=3, limit=1e-9)[0].go()[2:] == [
-        pytest.approx(rows[2], nan_ok=True)
-    ]
+    again = loop(World(lost=(1, 2)), tmp_path / "some", rounds=3, limit=1e-9)[0].go()
+    assert drop_times(again) == [pytest.approx(row, nan_ok=True) for row in drop_times(rows)]
 
 
 def test_a_drive_without_any_usable_trajectory_is_an_error(tmp_path: Path) -> None:

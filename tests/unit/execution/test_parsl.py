@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from rareal.build import build_executors
+from rareal.config import load
 from rareal.errors import WorkerLost
 from rareal.execution.parsl import Config, ParslExecutor, build, provider
 from rareal.labeling.runner import Labeler
@@ -189,3 +191,18 @@ def test_blocks_scale_between_the_bounds() -> None:
     made = provider(Config(provider="local", min_blocks=2, max_blocks=5))
     assert (made.init_blocks, made.min_blocks, made.max_blocks) == (2, 2, 5)
     assert provider(Config(provider="local", max_blocks=5)).init_blocks == 1
+
+
+def test_the_example_asks_for_two_queues(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(slurm)
+    config = load(Path(__file__).parents[3] / "examples" / "hexane" / "parsl-slurm.yaml")
+    executors = build_executors(config)
+    assert [e.workers for e in (executors.label, executors.sample, executors.train)] == [64, 64, 1]  # type: ignore[attr-defined]
+    label, train = (provider(getattr(config.executor, stage)) for stage in ("label", "train"))
+    assert "#SBATCH --partition=cpu" in label.scheduler_options
+    assert "gpu" not in label.scheduler_options
+    assert {"#SBATCH --partition=gpu", "#SBATCH --gpus-per-node=1", "#SBATCH --account=chemistry"} <= set(
+        train.scheduler_options.splitlines()
+    )
+    assert (label.min_blocks, label.max_blocks, train.max_blocks) == (0, 4, 1)
+    executors.close()
