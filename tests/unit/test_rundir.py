@@ -289,7 +289,9 @@ def test_rounds_budget_and_name_may_change(tmp_path: Path, path: Path, config: C
     with RunFolder.open(path, config) as run:
         run.stage(0, "train").finish()
         run.finish(reason="converged")
-    more = configuration(tmp_path, "name: longer\nrounds: 20\nlabels: {budget: 2000}\nexecutor: {workers: 1}\ndirectory: moved\n")
+    more = configuration(
+        tmp_path, "name: longer\nrounds: 20\nlabels: {budget: 2000}\nexecutor: {workers: 1}\ndirectory: moved\n"
+    )
     assert config_hash(more) == config_hash(config)
     with RunFolder.open(path, more) as run:
         assert run.stage(0, "train").done
