@@ -219,7 +219,9 @@ def build_reference(config: Config, folder: Path, pulls: int | None, display: Di
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
     workers = getattr(config.executor.sample, "workers", None) or cores()
-    sampler = EngineSampler(settings.sampler, cv, config.frame, engine, workers)
+    # in a process of its own: a compiled engine may end it, write files, or fight with LAMMPS over libraries
+    worker = Worker(engine, config.labels.timeout, config.labels.scratch)
+    sampler = EngineSampler(settings.sampler, cv, config.frame, worker, workers)
     seeds = velocity_seeds(pulls or walkers(config))
     with display.stage("reference") as progress:
         return compute(sampler, engine, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)

@@ -337,7 +337,7 @@ def _tell_labels(found: Labels, output: Path, quiet: bool) -> None:
 
     if not quiet:
         typer.echo(found.describe())
-        typer.echo(f"Labels in {output}" + (f", failures in {found.failures_file(output)}" if found.failed else ""))
+        typer.echo(f"Labels in {output}" + (f", what failed in {found.failures_file(output)}" if found.failed else ""))
     if found.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -58,7 +58,7 @@ def installation(folder: Path) -> Iterator[Finding]:
     yield operators()
     yield lammps()
     yield compiler()
-    yield from label_engines()
+    yield from label_engines(known_engines())
     yield processors()
     yield from disks(folder)
 
@@ -152,29 +152,33 @@ def compiler() -> Finding:
 
 @dataclass(frozen=True)
 class Known:
-    """A label engine: the module to import, or the programs of which one is on PATH; and how to get it."""
+    """A label engine, or what it needs: a module to import, or a program; and how to get it."""
 
     name: str
     cure: str
     module: str = ""
-    programs: tuple[str, ...] = ()
+    program: str = ""
 
 
-LABEL_ENGINES = (
-    Known("tblite", "pip install tblite", "tblite.interface"),
-    Known("dftb+", "conda install -c conda-forge dftbplus", programs=("dftb+",)),
-    Known("gpaw", "apt-get install libxc-dev libopenblas-dev, then pip install 'rareal[gpaw]' (README)", "gpaw"),
-    Known("pyscf", "pip install pyscf", "pyscf"),
-    Known("cp2k", "apt-get install cp2k", programs=("cp2k_shell.psmp", "cp2k_shell", "cp2k.psmp", "cp2k")),
-    Known("parsl", "pip install parsl; only for `executor: parsl`", "parsl"),
-)
+def known_engines() -> tuple[Known, ...]:
+    """What there is to be found."""
+    from rareal.labeling import cp2k, dftbplus, gpaw, pyscf
+
+    return (
+        Known("tblite", "pip install tblite", module="tblite.interface"),
+        Known("dftb+", dftbplus.CURE, program=dftbplus.program_name(None)),
+        Known("gpaw", gpaw.CURE, module="gpaw.cgpaw"),  # its compiled part, which some builds silently lack
+        Known("pyscf", pyscf.CURE, module="pyscf.scf"),
+        Known("cp2k", cp2k.CURE, program=cp2k.program_command(None)[0]),
+        Known("parsl", "only for `executor: parsl`: pip install 'rareal[parsl]'", module="parsl"),
+    )
 
 
-def label_engines() -> Iterator[Finding]:
+def label_engines(engines: Sequence[Known]) -> Iterator[Finding]:
     """Which engines are there. One that is installed and does not import is broken; the others are a choice."""
-    for known in LABEL_ENGINES:
-        if known.programs:
-            found = next(filter(None, map(shutil.which, known.programs)), None)
+    for known in engines:
+        if known.program:
+            found = shutil.which(known.program)
             state: Literal["ok", "note"] = "ok" if found else "note"
             yield Finding(known.name, state, found or "not installed", "" if found else known.cure)
         elif find_spec(known.module.partition(".")[0]) is None:
@@ -183,9 +187,8 @@ def label_engines() -> Iterator[Finding]:
             done = _run([sys.executable, "-c", f"import {known.module}"], _environment())
             version = metadata.version(known.name)
             if done.returncode:
-                yield Finding(
-                    known.name, "broken", f"{version} does not import: {_last(done)}", f"install it again: {known.cure}"
-                )
+                text = f"{version} does not import: {_last(done)}"
+                yield Finding(known.name, "broken", text, f"install it again: {known.cure}")
             else:
                 yield Finding(known.name, "ok", version)
 

@@ -75,12 +75,17 @@ class Labels:
         return output.with_name(output.name + ".failed.csv")
 
     def write_failures(self, output: Path) -> None:
-        """Write the table of all frames without a label; no file where all have one."""
+        """Write the table of all frames without a label, and where the engine's files are; none where all have one."""
         table = self.failures_file(output)
         table.unlink(missing_ok=True)
         if self.failed:
             rows = [
-                {"frame": self.where(k), "formula": formula(self.frames[k]), "reason": reason}
+                {
+                    "frame": self.where(k),
+                    "formula": formula(self.frames[k]),
+                    "reason": reason,
+                    "files": files_of(output) / FAILED / f"{k:05d}",
+                }
                 for k, reason in self.failed.items()
             ]
             write_csv(table, rows)

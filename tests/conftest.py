@@ -1,8 +1,9 @@
-"""For all tests."""
+"""What all tests share: a label cache of their own, and a summary of what was not there to be tested."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,13 @@ def label_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["RAREAL_CACHE"]
     else:
         os.environ["RAREAL_CACHE"] = before
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Every reason of skipped tests, once, and how to get what was not there."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} tests: {reason}")

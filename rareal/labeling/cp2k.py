@@ -39,7 +39,7 @@ LADDER: tuple[tuple[str, Tree], ...] = (
     ("", {}),
     ("mixing 0.1", {"MIXING": {"METHOD": "DIRECT_P_MIXING", "ALPHA": 0.1}, "EPS_DIIS": 1e-3}),
     ("Broyden mixing 0.05", {"MIXING": {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "NBUFFER": 8}, "MAX_DIIS": 0}),
-    ("orbital transformation", {"OT": {"MINIMIZER": "CG", "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.05}}),
+    ("orbital transformation", {"OT": {"MINIMIZER": "CG", "PRECONDITIONER": "FULL_SINGLE_INVERSE"}}),
 )
 """What is tried in turn: note, changes of the section SCF. All end at the same EPS_SCF; the last one minimises, and is
 left out where occupations are smeared."""
@@ -185,7 +185,7 @@ class Engine(BaseEngine[Config]):
             "PRINT": {"RESTART OFF": {}},
         }
         if config.electronic_temperature > 0:
-            scf["ADDED_MOS"] = -1
+            scf["ADDED_MOS"] = "-1 -1" if self._unrestricted else -1
             scf["SMEAR ON"] = {
                 "METHOD": "FERMI_DIRAC",
                 "ELECTRONIC_TEMPERATURE [K]": config.electronic_temperature,
@@ -195,7 +195,7 @@ class Engine(BaseEngine[Config]):
         dft: Tree = {
             "CHARGE": config.charge,
             "MULTIPLICITY": config.multiplicity,
-            "UKS": config.spin_polarisation or config.multiplicity > 1,
+            "UKS": self._unrestricted,
             "SCF": scf,
         }
         if config.method == "GFN1-xTB":
@@ -211,6 +211,10 @@ class Engine(BaseEngine[Config]):
         if not any(frame.pbc):
             dft["POISSON"] = {"PERIODIC": "NONE", "POISSON_SOLVER": "WAVELET"}
         return dft
+
+    @property
+    def _unrestricted(self) -> bool:
+        return self.config.spin_polarisation or self.config.multiplicity > 1
 
     def _subsystem(self, frame: Frame) -> Tree:
         config = self.config
@@ -261,7 +265,10 @@ def read_output(said: str, screen: str, code: int, atoms: int, periodic: bool) -
         where = f" ({steps[-1][0]} iterations, convergence {float(steps[-1][1]):.1e})" if steps else ""
         raise NotConverged(f"self-consistency was not reached{where}")
     if code != 0 or "ENERGY|" not in said:
-        raise LabelError(f"CP2K ended with {how(code)}: {abort_reason(said + screen)}")
+        reason = abort_reason(said + screen)
+        # an iteration with charges that cannot be: another mixing may avoid it
+        failure = NotConverged if "xTB Charges" in reason else LabelError
+        raise failure(f"CP2K ended with {how(code)}: {reason}")
     if "SCF run converged" not in said:
         raise LabelError("CP2K's output does not say that self-consistency was reached")
     energy = re.findall(r"ENERGY\| Total FORCE_EVAL.*?:\s+(\S+)\s*$", said, re.M)
@@ -306,8 +313,8 @@ def abort_reason(said: str) -> str:
     """What stands in the frame of asterisks that CP2K ends with."""
     found = re.search(r"\[ABORT\](.*?)\*{20}", said, re.S)
     if found:
-        lines = (re.sub(r"^\s*\*|\*\s*$", "", line) for line in found.group(1).split("\n"))
-        reason = one_line(re.sub(r"\\___/|O/\||/\||/ \\", " ", " ".join(lines)))
+        # the drawing of a man stands left of the text
+        reason = one_line(" ".join(line[15:].rstrip(" *") for line in found.group(1).split("\n")))
         if reason:
             return reason
     return one_line(next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing"))

@@ -37,7 +37,7 @@ from rareal.labeling.dftbplus_input import (
 from rareal.labeling.settings import file_digest
 from rareal.records import Array, Calculation, Frame
 from rareal.schema import Misfit
-from rareal.units import BOHR, HARTREE, Temperature
+from rareal.units import HARTREE, Temperature
 
 PARAMETER_SETS: dict[str, ParameterSet] = {"DFTB3/3OB": THREE_OB}
 
@@ -420,9 +420,9 @@ def read_results(path: Path, periodic: bool) -> Calculation:
     stress = None
     if periodic:
         # DFTB+'s own sign is that of a pressure
-        tensor = -tags["stress"].reshape(3, 3) * (HARTREE / BOHR**3)
+        tensor = -tags["stress"].reshape(3, 3) * (HARTREE / library.BOHR**3)
         stress = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-    forces = tags["forces"].reshape(-1, 3) * (HARTREE / BOHR)
+    forces = tags["forces"].reshape(-1, 3) * (HARTREE / library.BOHR)
     return Calculation(float(tags[name][0]) * HARTREE, forces, stress)
 
 

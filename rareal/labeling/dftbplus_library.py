@@ -13,14 +13,17 @@ import shutil
 import sys
 from ctypes.util import find_library
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rareal.errors import LabelError
 from rareal.records import Calculation, Frame
 from rareal.schema import Misfit
-from rareal.units import BOHR, HARTREE
+from rareal.units import HARTREE
+
+BOHR = 0.529177249
+"""Å, the value that DFTB+ reads coordinates with: 1e-7 away from today's, which is 4e-6 eV for hexane."""
 
 NAME = "libdftbplus.dylib" if sys.platform == "darwin" else "libdftbplus.so"
 
@@ -44,7 +47,7 @@ def find(given: Path | None, program: str) -> Path:
             raise Misfit("library", f"there is no file {path}; {CURE}")
         return path
     found = shutil.which(program)
-    prefixes = [Path(found).resolve().parents[1]] if found else []
+    prefixes = [place.parents[1] for place in (Path(found).absolute(), Path(found).resolve())] if found else []
     prefixes += [Path(p) for p in (sys.prefix, os.environ.get("CONDA_PREFIX", "")) if p]
     for prefix in prefixes:
         for path in (prefix / "lib" / NAME, *sorted((prefix / "lib").glob(f"*/{NAME}"))):
@@ -59,8 +62,10 @@ class Library:
     """DFTB+ for one frame after the other.
 
     A frame gets an instance of its own, which starts from neutral atoms; with ``reuse`` the instance of the frame
-    before goes on from its charges.
+    before goes on from its charges. A process has one instance at a time: DFTB+ is seldom built for more.
     """
+
+    _active: ClassVar[Library | None] = None
 
     def __init__(self, path: Path) -> None:
         try:
@@ -108,19 +113,21 @@ class Library:
         )
 
     def _begin(self, text: str, kind: tuple[bytes, tuple[bool, bool, bool]], log: bytes) -> None:
-        self.close()
+        if Library._active is not None:
+            Library._active.close()
         Path("dftb_in.hsd").write_text(text, encoding="utf-8")
         handle, tree = ctypes.c_void_p(), ctypes.c_void_p()
         self._library.dftbp_init(ctypes.byref(handle), log)
         self._library.dftbp_get_input_from_file(ctypes.byref(handle), b"dftb_in.hsd", ctypes.byref(tree))
         self._library.dftbp_process_input(ctypes.byref(handle), ctypes.byref(tree))
         self._library.dftbp_input_final(ctypes.byref(tree))
-        self._handle, self._kind = handle, kind
+        self._handle, self._kind, Library._active = handle, kind, self
 
     def close(self) -> None:
         """End the instance."""
         if self._handle is not None:
             self._library.dftbp_final(ctypes.byref(self._handle))
+            Library._active = None
         self._handle = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -34,4 +33,4 @@ def code_version(module: ModuleType) -> str:
             return version(name)
         except PackageNotFoundError:
             continue
-    return "source " + hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    return "source " + file_digest(Path(str(module.__file__)))

@@ -161,6 +161,8 @@ def main(script: Path) -> None:
         drive(script, engine, start)
     except (LabelError, SamplingError) as error:
         sys.exit(f"Error: {error}")
+    finally:
+        getattr(engine, "close", lambda: None)()
 
 
 if __name__ == "__main__":

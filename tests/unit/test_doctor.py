@@ -90,21 +90,20 @@ def test_a_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "timed out" in doctor.operators().text
 
 
-def test_an_engine_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LABEL_ENGINES", (doctor.Known("tblite", "pip install tblite", "tblite.no_such"),))
-    (finding,) = doctor.label_engines()
+def test_an_engine_that_does_not_import() -> None:
+    (finding,) = doctor.label_engines([doctor.Known("tblite", "pip install tblite", module="tblite.no_such")])
     assert finding.state == "broken"
     assert "does not import: ModuleNotFoundError" in finding.text
+    assert finding.cure == "install it again: pip install tblite"
 
 
 def test_programs_are_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = doctor.Known("dftb+", "conda install", programs=("dftb+", "other"))
-    monkeypatch.setattr(doctor, "LABEL_ENGINES", (known,))
+    known = [doctor.Known("dftb+", "conda install", program="dftb+")]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [(found.state, found.cure) for found in doctor.label_engines()] == [("note", "conda install")]
-    (tmp_path / "other").write_text("#!/bin/sh\n")
-    (tmp_path / "other").chmod(0o755)
-    assert [(found.state, found.text) for found in doctor.label_engines()] == [("ok", str(tmp_path / "other"))]
+    assert [(found.state, found.cure) for found in doctor.label_engines(known)] == [("note", "conda install")]
+    (tmp_path / "dftb+").write_text("#!/bin/sh\n")
+    (tmp_path / "dftb+").chmod(0o755)
+    assert [(found.state, found.text) for found in doctor.label_engines(known)] == [("ok", str(tmp_path / "dftb+"))]
 
 
 @pytest.mark.parametrize(("free", "state"), [(5e9, "ok"), (1e9, "note"), (1e6, "broken")])
