@@ -178,7 +178,9 @@ class Committee:
             raise ModelFileError(f"{path} predicts energies or forces that are no numbers")
 
     def _evaluate(self, species: Tensor, index: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        energies, gradients = self.model(species, index, vectors.to(self.dtype), len(species))
+        # as written: specialising to the shapes of one frame would cost more than it gains for the next
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            energies, gradients = self.model(species, index, vectors.to(self.dtype), len(species))
         return energies.detach(), gradients.detach()
 
     def energies_forces(self, frame: Frame) -> tuple[Array, Array]:
