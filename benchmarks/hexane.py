@@ -25,6 +25,7 @@ def configure(folder: Path, selection: str | None) -> Path:
     tree = yaml.safe_load(CONFIG.read_text())
     tree["structure"] = str(CONFIG.parent / tree["structure"])
     tree["reference"] = str(folder / "reference")
+    tree["labels"]["cache"] = "none"  # labels of another run would take no time
     if selection:
         # the checked frames are the event's own: the paper's rule must do without them, and gets other labels instead
         tree["selection"] = {"kind": selection, "count": 28}
