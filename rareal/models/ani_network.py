@@ -300,7 +300,7 @@ class ScriptedANI(nn.Module):
         """Lay the weights out as the native operator reads them; model files hold them as they are trained."""
         packed: list[Tensor] = []
         for network in self.networks:
-            packed.extend(network.packed())
+            packed.extend(network.packed())  # type: ignore[operator]
         self.packed = packed
 
     def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
