@@ -438,7 +438,9 @@ def large_systems(folder: Path, sizes: Sequence[int], turns: int, table: dict[st
 
 def soak(folder: Path, steps: int, table: dict[str, Any]) -> None:
     """Resident memory over a long run: that of its last tenth against that of its second."""
-    script = rareal_script(folder, "ani", 4, steps)
+    # an untrained committee does not hold a molecule together
+    held = "fix keep all spring/self 10.0\nfix integrate"
+    script = rareal_script(folder, "ani", 4, steps).replace("fix integrate", held)
     found = resident(lmp_command(), script, folder, lmp_environment() | one_thread())
     tenth = len(found) // 10
     early, late = max(found[tenth : 2 * tenth]), max(found[-tenth:])
