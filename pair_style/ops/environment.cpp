@@ -324,7 +324,7 @@ void Environment<T>::each_run(const Group &group, Visit &&visit) const
   }
 }
 
-template <typename T> int64_t Environment<T>::fill_triples(const Group &group)
+template <typename T> void Environment<T>::fill_triples(const Group &group)
 {
   each_run(group, [this](int64_t a, int64_t first, int64_t last, int64_t t) {
     const int64_t count = last - first;
@@ -344,7 +344,6 @@ template <typename T> int64_t Environment<T>::fill_triples(const Group &group)
   // Padding: finite numbers everywhere, and factors of zero.
   const int64_t end = group.first + group.count, padding = simd::padded<T>(group.count) - group.count;
   for (int64_t k = 0; k < TRIPLE_ROWS; ++k) std::fill_n(triples_[k] + end, padding, k < COSINE ? T(0.5) : T(0));
-  return end;
 }
 
 template <typename T> void Environment<T>::add_values(T *row) const

@@ -62,7 +62,7 @@ template <typename T> class Environment {
 
   void find_neighbours(const int64_t *species, const int64_t *other, const T *vectors, int64_t first, int64_t last);
   void find_triples();
-  int64_t fill_triples(const Group &group);
+  void fill_triples(const Group &group);
   void add_triples(const Group &group, const T *weights);
   template <typename Visit> void each_run(const Group &group, Visit &&visit) const;
 
