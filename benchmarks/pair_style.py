@@ -18,7 +18,7 @@ SchNetPack, PaiNN      Python, SchNetPack's ASE calculator with its skinned neig
                        the same weights as rareal's single member.
 
 Where others use the machine, too, `--processor-time` counts the time that the process was on a core; else it is the
-clock's. Two ranks are always measured by the clock. Prints Markdown and writes table.json into the folder.
+clock's. Large systems show both. Prints Markdown and writes table.json into the folder.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def model_file(folder: Path, model: str, members: int) -> Path:
 def one_thread() -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
              "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")  # fmt: skip
-    return {name: "1" for name in names}
+    return dict.fromkeys(names, "1")
 
 
 def clock() -> float:
@@ -97,10 +97,10 @@ def clock() -> float:
     return time.process_time() if PROCESSOR_TIME else time.perf_counter()
 
 
-def loop_time(
-    command: Sequence[str], script: str, folder: Path, environment: dict[str, str], steps: int, wall: bool = False
-) -> float:
-    """Seconds per step of the second run of a LAMMPS script."""
+def loop_times(
+    command: Sequence[str], script: str, folder: Path, environment: dict[str, str], steps: int
+) -> tuple[float, float]:
+    """Seconds per step of the second run of a LAMMPS script: by the clock, and on a core."""
     name = "in.benchmark"
     (folder / name).write_text(script)
     done = subprocess.run(
@@ -109,22 +109,27 @@ def loop_time(
     times = re.findall(r"Loop time of (\S+)", done.stdout)
     if done.returncode or len(times) != 2:
         raise SystemExit(f"LAMMPS failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    share = 1.0
-    if PROCESSOR_TIME and not wall:
-        share = float(re.findall(r"([\d.]+)% CPU use", done.stdout)[1]) / 100.0
-    return share * float(times[1]) / steps
+    share = float(re.findall(r"([\d.]+)% CPU use", done.stdout)[1]) / 100.0
+    return float(times[1]) / steps, share * float(times[1]) / steps
 
 
-def rareal_side(folder: Path, model: str, members: int, steps: int, ranks: int = 1, data: Path | None = None) -> Side:
+def lammps_side(command: Sequence[str], script: str, folder: Path, environment: dict[str, str], steps: int) -> Side:
+    return lambda: loop_times(command, script, folder, environment, steps)[PROCESSOR_TIME]
+
+
+def rareal_script(folder: Path, model: str, members: int, steps: int, data: Path | None = None) -> str:
     """LAMMPS with rareal's pair style, deviations at every step; ``data`` is a periodic box instead of the molecule."""
-    path = model_file(folder, model, members)
-    script = STEPS.format(
-        boundary="p p p" if data else "f f f", data=data or HEXANE / "hexane.data", skin=1.0, steps=steps,
-        warm=max(5, steps // 10), spread=SPREAD.format(steps=max(5, steps // 10)),
-        style=f"pair_style mlensemble\npair_coeff * * {path} {' '.join(ELEMENTS)}",
+    warm = max(5, steps // 10)
+    return STEPS.format(
+        boundary="p p p" if data else "f f f", data=data or HEXANE / "hexane.data", skin=1.0, steps=steps, warm=warm,
+        spread=SPREAD.format(steps=warm),
+        style=f"pair_style mlensemble\npair_coeff * * {model_file(folder, model, members)} {' '.join(ELEMENTS)}",
     )  # fmt: skip
-    environment = lmp_environment() | one_thread()
-    return lambda: loop_time(lmp_command(ranks), script, folder, environment, steps, wall=data is not None)
+
+
+def rareal_side(folder: Path, model: str, members: int, steps: int) -> Side:
+    script = rareal_script(folder, model, members, steps)
+    return lammps_side(lmp_command(), script, folder, lmp_environment() | one_thread(), steps)
 
 
 # ---- DeePMD-kit ------------------------------------------------------------------------------------------------------
@@ -193,7 +198,7 @@ def deepmd_side(folder: Path, binaries: Path, models: int, steps: int) -> Side:
         style=f"pair_style deepmd {' '.join([str(model)] * models)}{options}\npair_coeff * * C H",
     )  # fmt: skip
     environment = os.environ | one_thread() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    return lambda: loop_time([str(binaries / "lmp")], script, folder, environment, steps)
+    return lammps_side([str(binaries / "lmp")], script, folder, environment, steps)
 
 
 # ---- TorchANI --------------------------------------------------------------------------------------------------------
@@ -410,44 +415,30 @@ def resident(command: Sequence[str], script: str, folder: Path, environment: dic
 
 def large_systems(folder: Path, sizes: Sequence[int], turns: int, table: dict[str, Any]) -> None:
     """Time per atom and step on 1 and 2 ranks, and memory per atom, of a 4-member committee."""
-    sides: dict[tuple[int, int], Side] = {}
-    for size in sizes:
-        data = hexane_box(folder, size // 20)
-        for ranks in (1, 2):
-            sides[size, ranks] = rareal_side(folder, "ani", 4, 5, ranks, data)
-    times: dict[tuple[int, int], list[float]] = {key: [] for key in sides}
+    steps, environment = 5, lmp_environment() | one_thread()
+    scripts = {size: rareal_script(folder, "ani", 4, steps, hexane_box(folder, size // 20)) for size in sizes}
+    times: dict[tuple[int, int], list[tuple[float, float]]] = {(size, r): [] for size in sizes for r in (1, 2)}
     for _ in range(turns):
-        for key, side in sides.items():
-            times[key].append(side())
-    memory = {}
-    for size in (sizes[0], sizes[-1]):
-        script = STEPS.format(
-            boundary="p p p", data=hexane_box(folder, size // 20), skin=1.0, steps=5, warm=5,
-            spread=SPREAD.format(steps=5),
-            style=f"pair_style mlensemble\npair_coeff * * {model_file(folder, 'ani', 4)} C H",
-        )  # fmt: skip
-        memory[size] = max(resident(lmp_command(), script, folder, lmp_environment() | one_thread()))
+        for (size, ranks), found in times.items():
+            found.append(loop_times(lmp_command(ranks), scripts[size], folder, environment, steps))
+    memory = {size: max(resident(lmp_command(), scripts[size], folder, environment)) for size in (sizes[0], sizes[-1])}
     per_atom = (memory[sizes[-1]] - memory[sizes[0]]) * 1.024 / (sizes[-1] - sizes[0])
-    print("\n| atoms, 4 members | 1 rank, µs per atom and step | 2 ranks | speed-up (range) |\n|---|---|---|---|")
+    print("\n| atoms, 4 members | µs per atom and step, 1 rank | on a core | 2 ranks | speed-up (range) |")
+    print("|---|---|---|---|---|")
     for size in sizes:
-        one, two = times[size, 1], times[size, 2]
+        (one, core), (two, _) = (zip(*times[size, ranks], strict=True) for ranks in (1, 2))
         ratios = [a / b for a, b in zip(one, two, strict=True)]
-        print(
-            f"| {size} | {statistics.median(one) / size * 1e6:.1f} | {statistics.median(two) / size * 1e6:.1f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-        )
+        cells = [f"{statistics.median(t) / size * 1e6:.1f}" for t in (one, core, two)]
+        speed_up = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {size} | {' | '.join(cells)} | {speed_up} |")
     print(f"\nMemory: {per_atom:.1f} kB per atom, from {sizes[0]} to {sizes[-1]} atoms on 1 rank.")
-    table["large"] = {f"{size} atoms, {ranks} ranks": times[size, ranks] for size, ranks in times}
+    table["large"] = {f"{size} atoms, {ranks} ranks": found for (size, ranks), found in times.items()}
     table["kilobytes_per_atom"] = per_atom
 
 
 def soak(folder: Path, steps: int, table: dict[str, Any]) -> None:
     """Resident memory over a long run: that of its last tenth against that of its second."""
-    script = STEPS.format(
-        boundary="f f f", data=HEXANE / "hexane.data", skin=1.0, steps=steps, warm=1000,
-        spread=SPREAD.format(steps=100),
-        style=f"pair_style mlensemble\npair_coeff * * {model_file(folder, 'ani', 4)} C H",
-    )  # fmt: skip
+    script = rareal_script(folder, "ani", 4, steps)
     found = resident(lmp_command(), script, folder, lmp_environment() | one_thread())
     tenth = len(found) // 10
     early, late = max(found[tenth : 2 * tenth]), max(found[-tenth:])
