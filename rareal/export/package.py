@@ -75,11 +75,11 @@ def compile_package(committee: nn.Module, path: Path, metadata: str, dtype: torc
     ModelFileError
         If PyTorch cannot compile the committee.
     """
+    check_compiler()  # before PyTorch's compiler is imported, which then looks for the C++ compiler once and for all
     from torch.export.pt2_archive._package import package_pt2
 
     from rareal.export import fake_operators
 
-    check_compiler()
     if device == "cuda" and not torch.cuda.is_available():
         raise InstallationError("--device cuda needs a GPU that PyTorch can use; compile where there is one")
     fake_operators.register()

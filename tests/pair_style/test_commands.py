@@ -37,7 +37,7 @@ def test_restart_file_continues_the_run(
     start = "velocity all create 600 4711 mom yes\ntimestep 0.0005\nfix integrate all nve\n"
     script = lammps.script(crystal, models(name)) + start + "run 20\nwrite_restart half.restart\nrun 20\n" + STATE
     whole = numbers(lammps.run(script, ranks), "state")
-    pair = f"pair_style mlensemble\npair_coeff * * {models('float64')} C H\n"
+    pair = f"pair_style mlensemble\npair_coeff * * {models(name)} C H\n"
     again = "atom_modify map array\nread_restart half.restart\n" + pair
     again += "timestep 0.0005\nfix integrate all nve\nrun 20\n" + STATE
     np.testing.assert_allclose(numbers(lammps.run(again, ranks), "state"), whole, rtol=0, atol=1e-7)

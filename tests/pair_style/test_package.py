@@ -14,6 +14,7 @@ import pytest
 import torch
 from ase import Atoms
 from committees import BUILD, SELF_ENERGIES, TOLERANCE, compare, in_python
+from test_model_files import judge
 from typer.testing import CliRunner
 
 from rareal.cli import app
@@ -138,7 +139,7 @@ def changed(source: Path, target: Path, **metadata: Any) -> Path:
 HERE = {"device": "cpu", "torch": "2.13.0", "instructions": "DEFAULT"}
 
 
-@pytest.mark.parametrize(("metadata", "in_lammps", "in_python"), [
+ODD: list[tuple[dict[str, Any], str, str]] = [
     ({}, r"carries no rareal metadata", r"carries no rareal metadata"),
     ({"format": 7, "rareal_version": "9.9"}, r"has format 7, .*\(9\.9\)", r"has format 7; .*\(9\.9\)"),
     ({"compiled": None}, r"do not say what it was compiled for", r"do not say what it is for"),
@@ -147,18 +148,21 @@ HERE = {"device": "cpu", "torch": "2.13.0", "instructions": "DEFAULT"}
     ({"compiled": HERE | {"instructions": "AVX4096"}}, r"for processors with AVX4096, this one has", r"with AVX4096"),
     ({"members": 2}, r"other shapes than its metadata promise", r"other shapes"),
     ({"dtype": "float32"}, r"failed|another precision", r"cannot be evaluated|another precision"),
-])  # fmt: skip
-def test_package_of_other_metadata(
-    metadata: dict[str, Any], in_lammps: str, in_python: str, files: Files, lammps: Lammps, cluster: Atoms
-) -> None:
-    path = changed(files("ani")[1], lammps.folder / "odd.pt2", **metadata)
-    output = lammps.run(lammps.script(cluster, path) + "run 0\n", check=False)
-    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1, output
-    assert re.search(in_lammps, errors[0])
-    assert "odd.pt2" in errors[0]
-    with pytest.raises(ModelFileError, match=in_python):
-        Committee.load(path)
+]  # fmt: skip
+
+
+def test_packages_of_other_metadata(files: Files, lammps: Lammps, cluster: Atoms) -> None:
+    names = [f"odd-{k}.pt2" for k in range(len(ODD))]
+    for name, (metadata, _, _) in zip(names, ODD, strict=True):
+        changed(files("ani")[1], lammps.folder / name, **metadata)
+    found = judge(lammps, cluster, files("ani")[0], names)
+    for name, (_, said, said_in_python) in zip(names, ODD, strict=True):
+        verdict, text = found[name]
+        assert verdict == "refused"
+        assert name in text
+        assert re.search(said, text), text
+        with pytest.raises(ModelFileError, match=said_in_python):
+            Committee.load(lammps.folder / name)
 
 
 def test_damaged_package(files: Files, lammps: Lammps, cluster: Atoms) -> None:
