@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -80,7 +81,7 @@ class Child:
         if self._connection is None:
             raise WorkerLost("the process has been ended")
         try:
-            if not self._connection.poll(timeout):
+            if not self._poll.poll(None if timeout is None else 1000 * timeout):
                 self.close()
                 raise Overdue
             succeeded, answer = pickle.loads(self._connection.recv_bytes())
@@ -129,6 +130,8 @@ class Child:
             ours.close()
             raise WorkerLost(f"a process cannot be started: {error}") from error
         self._connection = Connection(ours.detach())
+        self._poll = select.poll()  # `Connection.poll` makes one anew each time, which takes longer than the rest
+        self._poll.register(self._connection.fileno(), select.POLLIN)
         self.send(pickle.dumps(self.handler))
         return self._connection
 

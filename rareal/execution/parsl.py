@@ -172,7 +172,8 @@ def parsl_config(config: Config, folder: Path, label: str) -> ParslConfig:
     return ParslConfig(
         executors=[executor],
         run_dir=str(folder.absolute()),
-        strategy="htex_auto_scale",
+        # not htex_auto_scale: it ends blocks that still wait in the queue where there are fewer tasks than workers
+        strategy="simple",
         strategy_period=2.0,
         max_idletime=config.idle_time,
         initialize_logging=False,

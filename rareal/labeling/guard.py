@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -49,7 +47,6 @@ class Worker:
         self._hash = engine_hash
         self._child = Child(Compute(engine, scratch))
         self._root: Path | None = None
-        self._names = count()
 
     @property
     def hash(self) -> str:
@@ -71,7 +68,7 @@ class Worker:
         LabelError
             If the engine fails.
         """
-        (result,) = self.label([Job(frame, str(next(self._names)))])
+        (result,) = self.label([Job(frame)])
         if isinstance(result, FailedLabel):
             raise LabelError(result.reason)
         return Calculation(result.energy, result.forces, result.stress, result.note)
@@ -88,7 +85,7 @@ class Worker:
         WorkerLost
             If it has been stopped for good.
         """
-        questions = [pickle.dumps((job.name, job.frame)) for job in jobs]
+        questions = [pickle.dumps(job.frame) for job in jobs]
         asked = 0
         for k, job in enumerate(jobs):
             for attempt in range(1, ATTEMPTS + 1):
@@ -96,19 +93,21 @@ class Worker:
                     while asked <= k or (asked == k + 1 < len(jobs) and len(questions[asked]) < SMALL):
                         self._ask(questions[asked])
                         asked += 1
-                    result: Label | FailedLabel = self._child.receive(self.timeout)
+                    result, used = self._child.receive(self.timeout)
                 except Overdue:
-                    result, asked = FailedLabel(f"no answer from the label engine within {self.timeout:g} s"), k + 1
+                    result, used = FailedLabel(f"no answer from the label engine within {self.timeout:g} s"), None
+                    asked = k + 1
                 except WorkerLost as error:
                     if self._child.stopped:
                         raise
-                    result, asked = FailedLabel(f"the label engine died {attempt} times: {error}"), k
+                    result, used = FailedLabel(f"the label engine died {attempt} times: {error}"), None
+                    asked = k
                     if attempt < ATTEMPTS:
                         self._clear()
                         continue
                     asked = k + 1
                 break
-            yield self._filed(job, result)
+            yield self._filed(job, result, used)
 
     def close(self) -> None:
         """End the process."""
@@ -139,15 +138,16 @@ class Worker:
                 raise LabelError(f"the engine's hash in the worker, {found}, is not {self.hash}; is it pickled whole?")
         self._child.send(question)
 
-    def _filed(self, job: Job, result: Label | FailedLabel) -> Label | FailedLabel:
-        """Put the files of a calculation where they belong, before its folder goes."""
-        if self._root is None:
-            return result
-        folder = self._root / job.name
+    def _filed(self, job: Job, result: Label | FailedLabel, used: str | None) -> Label | FailedLabel:
+        """Put the files of a calculation where they belong, before its folder goes.
+
+        ``used`` is the name of that folder, empty if there are no files; of a process that died it is not known.
+        """
+        folder = self._latest() if used is None else self._root / used if self._root is not None and used else None
         try:
             if isinstance(result, FailedLabel):
                 set_aside(folder, job.failed, result.reason)
-            elif self.keep and job.kept is not None:
+            elif self.keep and job.kept is not None and folder is not None:
                 move_kept(folder, job.kept, self.keep)
         except OSError as error:  # a full disk must not turn a good label into none, or hide why another failed
             lost = f"its files could not be kept: {error}"
@@ -158,8 +158,14 @@ class Worker:
                     result.energy, result.forces, result.engine, result.seconds, result.stress,
                     note="; ".join(filter(None, (result.note, lost))),
                 )  # fmt: skip
-        _remove(folder)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         return result
+
+    def _latest(self) -> Path | None:
+        """The folder that a process made last: the others have been filed."""
+        folders = [path for path in self._root.glob("*") if path.name.isdigit()] if self._root is not None else []
+        return max(folders, key=lambda path: int(path.name), default=None)
 
     def _clear(self) -> None:
         """Remove what a process left in the scratch."""
@@ -168,12 +174,12 @@ class Worker:
             self._root = None
 
 
-def set_aside(folder: Path, target: Path | None, reason: str) -> None:
+def set_aside(folder: Path | None, target: Path | None, reason: str) -> None:
     """Move the folder of a calculation that failed to ``target``, with the reason in it."""
     if target is None:
         return
     shutil.rmtree(target, ignore_errors=True)
-    if folder.is_dir():
+    if folder is not None and folder.is_dir():
         shutil.copytree(folder, target, symlinks=True)
     else:
         target.mkdir(parents=True)
@@ -190,14 +196,6 @@ def move_kept(folder: Path, target: Path, patterns: Sequence[str]) -> None:
         place = target / file.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(file, place)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder; most are empty."""
-    try:
-        os.rmdir(folder)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)

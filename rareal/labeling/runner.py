@@ -235,10 +235,10 @@ class Batch:
             raise LabelError(f"the executor takes no more tasks: {error}") from error
 
     def _job(self, k: int) -> Job:
-        name = f"{self.first + k:05d}"
         if self.folder is None:
-            return Job(self.frames[k], name)
-        return Job(self.frames[k], name, self.folder / KEPT / name, self.folder / FAILED / name)
+            return Job(self.frames[k])
+        name = f"{self.first + k:05d}"
+        return Job(self.frames[k], self.folder / KEPT / name, self.folder / FAILED / name)
 
     def _take(self, future: Future[list[Result]], task: list[int], todo: deque[list[int]]) -> None:
         """The results of a task; the frames of one that was lost are handed out again, one by one."""

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,10 @@ class Job:
 
     Attributes
     ----------
-    name : of its folder in the scratch.
     kept, failed : folders that receive the engine's files if it succeeds or fails; None drops them.
     """
 
     frame: Frame
-    name: str
     kept: Path | None = None
     failed: Path | None = None
 
@@ -53,11 +52,16 @@ class Compute:
         self.scratch = scratch
         self.root: Path | None = None
         self.hash = ""
+        self._folders = count()
+        self._folder: Path | None = None
 
-    def __call__(self, question: tuple[str, Frame] | None) -> Any:
-        """To (name of a folder, frame) a label or its failure; to None the engine's hash and the scratch folder."""
-        if question is not None:
-            return self.compute(*question)
+    def __call__(self, frame: Frame | None) -> Any:
+        """To a frame its label or failure, and the name of the folder with the engine's files, empty if there are none.
+
+        To None the engine's hash and the scratch folder.
+        """
+        if frame is not None:
+            return self.compute(frame), self._used()
         self.hash = self.engine.hash
         try:
             self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.scratch))
@@ -65,24 +69,38 @@ class Compute:
             raise LabelError(f"no scratch folder for the label engine: {error}; see labels.scratch") from error
         return self.hash, self.root
 
-    def compute(self, name: str, frame: Frame) -> Label | FailedLabel:
+    def compute(self, frame: Frame) -> Label | FailedLabel:
         """The engine's answer, its failure made a record."""
-        assert self.root is not None
         start = time.perf_counter()
         try:
-            folder = self.root / name
-            if folder.exists():  # a folder that could not be removed
-                shutil.rmtree(folder)
-            folder.mkdir()
-            os.chdir(folder)
+            self._enter_empty_folder()
             found = checked(self.engine.calculate(frame), frame)
         except LabelError as error:
             return FailedLabel(str(error))
         except Exception as error:  # an engine of someone else's may raise anything: it costs that frame, no more
             return FailedLabel(f"{type(error).__name__}: {error}")
-        finally:
-            os.chdir(self.root)
         return Label(found.energy, found.forces, self.hash, time.perf_counter() - start, found.stress, note=found.note)
+
+    def _enter_empty_folder(self) -> None:
+        """Make an empty folder the current one; that of the frame before if it has stayed empty, for that is faster."""
+        assert self.root is not None
+        if self._folder is None:
+            folder = self.root / str(next(self._folders))
+            folder.mkdir()
+            self._folder = folder
+        os.chdir(self._folder)
+
+    def _used(self) -> str:
+        """The name of the folder if there is something in it; the next frame then gets another one."""
+        assert self.root is not None
+        folder = self._folder
+        if folder is None:
+            return ""
+        os.chdir(self.root)
+        if folder.is_dir() and not os.listdir(folder):
+            return ""
+        self._folder = None
+        return folder.name
 
     def close(self) -> None:
         """Let the engine go and clear the scratch folder away."""

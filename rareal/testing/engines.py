@@ -134,6 +134,10 @@ class Faulty:
         if frame.step % 5 == 1:
             getattr(self, ("refuse", "crash", "die", "spoil")[frame.step // 5 % 4])(frame)
 
+    def nap(self, frame: Frame) -> None:
+        """Take a while."""
+        time.sleep(0.3)
+
     def threads(self, frame: Frame) -> None:
         """Tell what the process is like."""
         raise LabelError(f"{os.environ['OMP_NUM_THREADS']} thread, torch {'torch' in sys.modules}")

@@ -16,7 +16,7 @@ structure: propane.xyz
 directory: {directory}
 cv: {{kind: distance, atoms: [1, 3]}}
 engine: {{kind: tblite, method: GFN2-xTB}}
-labels: {{workers: 2, budget: 200, max_failed_fraction: 0.5}}
+labels: {{budget: 200, max_failed_fraction: 0.5, cache: none}}
 initial: {{kind: md, frames: 40, interval: 5, equilibration: 50}}
 model: {{kind: ani, hidden: {{C: [32, 24], H: [32, 24]}}}}
 training: {{members: 2, epochs: 25, batch_size: 8, threads: 1}}

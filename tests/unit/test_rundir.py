@@ -45,7 +45,9 @@ def configuration(folder: Path, text: str = "") -> Config:
     (folder / "case.yaml").write_text("structure: hydrogen.xyz\n" + text)
     kinds = {name: Kinds({"fake": "fake_stage"}) for name in KINDS}
     try:
-        return load(folder / "case.yaml", kinds=kinds | {name: KINDS[name] for name in ("labels", "convergence")})
+        return load(
+            folder / "case.yaml", kinds=kinds | {name: KINDS[name] for name in ("labels", "executor", "convergence")}
+        )
     finally:
         sys.path.remove(str(folder))
 

@@ -180,7 +180,7 @@ def test_garbage_on_the_streams_and_files_disturbs_nothing(executor: Executor, t
         assert (labels / "00013" / "output.txt").read_text() == "frame 3\n"
         assert sorted(p.name for p in (failed / "00014").iterdir()) == ["output.txt", "reason.txt"]
         # frames leave nothing behind
-        assert not [path for root in scratch.iterdir() for path in root.iterdir()]
+        assert not [path for root in scratch.iterdir() for path in root.rglob("*") if path.is_file()]
     executor.shutdown()
     deadline = time.monotonic() + 5
     while list(scratch.iterdir()) and time.monotonic() < deadline:
