@@ -52,4 +52,4 @@ def molecule_in_box(
 
 def without_net_force(forces: Array) -> Array:
     """Forces [N, 3] less their mean: the gradient of the energy of a molecule whose centre stays where it is."""
-    return forces - forces.mean(axis=0)
+    return np.asarray(forces - forces.mean(axis=0))

@@ -1,4 +1,4 @@
-"""The examples of engines that may be missing: valid, or refused with the engine and how to get it, and nothing else."""
+"""The examples of engines that may be missing: valid, or refused for the engine and how to get it alone."""
 
 from __future__ import annotations
 
