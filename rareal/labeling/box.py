@@ -1,8 +1,8 @@
 """The box around a molecule, for codes that work on a grid.
 
-On a grid the energy of a molecule depends a little on where it sits between the points. Here a molecule is moved by
-whole grid spacings only, so that the same geometry has the same energy wherever it has drifted to, and energies along
-a path are as smooth as the code makes them.
+On a grid the energy of a molecule depends a little on where it sits between the points. Here its centre is always put
+on a grid point, so that a molecule that drifts keeps its energy. The gradient of that energy is the force less its mean
+over the atoms: nothing is left that would push the molecule as a whole, as for a potential that knows no grid.
 """
 
 from __future__ import annotations
@@ -32,20 +32,24 @@ def molecule_in_box(
     LabelError
         If the molecule does not fit into ``cell``.
     """
-    low, high = frame.positions.min(axis=0), frame.positions.max(axis=0)
+    centred = frame.positions - frame.positions.mean(axis=0)
+    reach = 2 * np.abs(centred).max(axis=0)
     if cell is None:
         step = MULTIPLE * spacing
-        lengths = np.ceil((high - low + 2 * vacuum) / step - 1e-9) * step
+        lengths = np.ceil((reach + 2 * vacuum) / step - 1e-9) * step
     else:
         lengths = np.asarray(cell, dtype=np.float64)
-        room = lengths - (high - low)
+        room = lengths - reach
         if (room < vacuum).any():
             axis = int(np.argmin(room))
             raise LabelError(
-                f"the molecule is {high[axis] - low[axis]:.1f} Å long in {'xyz'[axis]} and does not fit the box of "
-                f"{lengths[axis]:g} Å with {vacuum / 2:g} Å to either wall; enlarge engine.cell"
+                f"the molecule reaches {reach[axis] / 2:.1f} Å from its centre in {'xyz'[axis]} and does not fit the "
+                f"box of {lengths[axis]:g} Å with {vacuum / 2:g} Å to the walls; enlarge engine.cell"
             )
-    points = np.maximum(1, np.round(lengths / spacing / MULTIPLE)) * MULTIPLE
-    true_spacing = lengths / points
-    shift = np.round((0.5 * lengths - 0.5 * (low + high)) / true_spacing) * true_spacing
-    return lengths, frame.positions + shift
+    # the middle of an even number of points is a point
+    return lengths, centred + 0.5 * lengths
+
+
+def without_net_force(forces: Array) -> Array:
+    """Forces [N, 3] less their mean: the gradient of the energy of a molecule whose centre stays where it is."""
+    return np.asarray(forces - forces.mean(axis=0))

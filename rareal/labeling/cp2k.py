@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 
 from rareal.errors import LabelError
 from rareal.labeling.base import BaseEngine, ElectronsConfig, one_line
-from rareal.labeling.box import molecule_in_box
+from rareal.labeling.box import molecule_in_box, without_net_force
 from rareal.records import Array, Calculation, Frame
 from rareal.schema import Misfit
 from rareal.units import BOHR, HARTREE, Length, Temperature
@@ -154,7 +154,8 @@ class Engine(BaseEngine[Config]):
             raise LabelError(f"`{shlex.join(self.command)}` cannot be started ({error}); {CURE}") from error
         said = Path(OUTPUT).read_text(encoding="utf-8", errors="replace") if Path(OUTPUT).exists() else ""
         screen = result.stdout.decode(errors="replace")
-        return read_output(said, screen, result.returncode, len(frame.numbers), any(frame.pbc))
+        found = read_output(said, screen, result.returncode, len(frame.numbers), any(frame.pbc))
+        return found if any(frame.pbc) else found._replace(forces=without_net_force(found.forces))
 
     def input(self, frame: Frame, changes: Tree | None = None) -> str:
         """CP2K's input for a frame; ``changes`` are laid over the section SCF."""

@@ -82,8 +82,8 @@ class Config(ElectronsConfig):
     )
     interface: Literal["files", "library"] = Field(
         "files",
-        description="run the program on files, or call its library inside the worker, which is several times faster; "
-        "the program must be there too: it says its version, and does what the library does not converge",
+        description="run the program on files, or call its library inside the worker, three times faster with "
+        "reuse_charges; the program must be there too: it tells its version and does what the library cannot converge",
     )
     command: str | None = Field(
         None, description="how the program is called; else ASE's configuration, DFTB_COMMAND, `dftb+`"

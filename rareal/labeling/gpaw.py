@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rareal.errors import LabelError
 from rareal.labeling.base import BaseEngine, ElectronsConfig, check_package, one_line
-from rareal.labeling.box import molecule_in_box
+from rareal.labeling.box import molecule_in_box, without_net_force
 from rareal.records import Calculation, Frame
 from rareal.schema import Misfit
 from rareal.units import KB, Energy, Length, Temperature
@@ -31,13 +31,13 @@ CURE = (
     "libopenblas-dev`, and GPAW_CONFIG pointing at a siteconfig.py such as .ci/gpaw-siteconfig.py)"
 )
 
-LADDER: tuple[tuple[str, float, float], ...] = (
-    ("", 0.0, 0.0),
-    ("mixing 0.02", 0.02, 0.0),
-    ("guess at 5000 K", 0.05, 5000.0),
+LADDER: tuple[tuple[str, float, int], ...] = (
+    ("", 0.0, 1),
+    ("mixing 0.02, twice the iterations", 0.02, 2),
+    ("mixing 0.005, five times the iterations", 0.005, 5),
 )
-"""What is tried in turn: note, weight of the new density, K of a first calculation that this one goes on from.
-All end at the same convergence and the same electronic temperature."""
+"""What is tried in turn: note, weight of the new density (0: GPAW's own), factor on the number of iterations.
+All end at the same convergence."""
 
 LOG, JOB, ANSWER = "gpaw.txt", "job.pickle", "answer.pickle"
 
@@ -112,8 +112,8 @@ class Config(ElectronsConfig):
 class Engine(BaseEngine[Config]):
     """A level of theory, computed by GPAW, every frame from atomic densities.
 
-    With smeared occupations the energy is the free energy that the forces are the gradient of. A molecule is moved by
-    whole grid spacings into its box (`rareal.labeling.box`).
+    With smeared occupations the energy is the free energy that the forces are the gradient of. The centre of a molecule
+    is put on a grid point of its box (`rareal.labeling.box`).
     """
 
     keep = ("*.txt",)
@@ -167,20 +167,17 @@ def calculate(config: Config, frame: Frame) -> Calculation:
     """
     from gpaw import KohnShamConvergenceError
 
-    for step, (note, weight, heat) in enumerate(LADDER):
-        atoms, where = _atoms(config, frame), LOG if not step else f"gpaw-{step}.txt"
+    for step, (note, weight, factor) in enumerate(LADDER):
+        atoms = _atoms(config, frame)
         try:
-            atoms.calc = _calculator(config, atoms, where, weight, heat or config.electronic_temperature)
+            atoms.calc = _calculator(config, f"gpaw-{step}.txt" if step else LOG, weight, factor)
             energy = atoms.get_potential_energy(force_consistent=True)
-            if heat:
-                # the density of the hot calculation is where this one starts
-                atoms.calc.set(occupations=_occupations(config, config.electronic_temperature))
-                energy = atoms.get_potential_energy(force_consistent=True)
-            stress = atoms.get_stress() if config.mode == "pw" and all(frame.pbc) else None
-            return Calculation(float(energy), np.array(atoms.get_forces(), dtype=np.float64), stress, note)
+            forces = np.array(atoms.get_forces(), dtype=np.float64)
         except KohnShamConvergenceError:
             continue
-    tried = ", ".join(note for note, *_ in LADDER if note)
+        stress = atoms.get_stress() if config.mode == "pw" and all(frame.pbc) else None
+        return Calculation(float(energy), forces if any(frame.pbc) else without_net_force(forces), stress, note)
+    tried = "; ".join(note for note, *_ in LADDER if note)
     raise LabelError(
         f"GPAW did not reach self-consistency in {config.max_iterations} iterations (tried also: {tried}); see {LOG}"
     )
@@ -205,7 +202,7 @@ def _atoms(config: Config, frame: Frame) -> Any:
     return atoms
 
 
-def _calculator(config: Config, atoms: Any, log: str, weight: float, temperature: float) -> Any:
+def _calculator(config: Config, log: str, weight: float, factor: int) -> Any:
     from gpaw import GPAW
 
     spins = config.spin_polarisation or config.multiplicity > 1
@@ -215,8 +212,12 @@ def _calculator(config: Config, atoms: Any, log: str, weight: float, temperature
         "charge": config.charge,
         "kpts": config.kpoints,
         "spinpol": spins,
-        "occupations": _occupations(config, temperature),
-        "maxiter": config.max_iterations,
+        "occupations": {
+            "name": "fermi-dirac",
+            "width": config.electronic_temperature * KB,
+            "fixmagmom": config.multiplicity > 1,
+        },
+        "maxiter": factor * config.max_iterations,
         "convergence": {"density": config.density_convergence},
         # a label must not depend on whether a geometry looks symmetric
         "symmetry": {"point_group": False},
@@ -235,10 +236,6 @@ def _calculator(config: Config, atoms: Any, log: str, weight: float, temperature
         }
         words["mixer"]["weight"] = 50.0
     return GPAW(**{**words, **config.extra})
-
-
-def _occupations(config: Config, temperature: float) -> dict[str, Any]:
-    return {"name": "fermi-dirac", "width": temperature * KB, "fixmagmom": config.multiplicity > 1}
 
 
 def _data_file(name: str) -> bool:

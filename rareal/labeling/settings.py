@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
@@ -28,9 +29,15 @@ def code_version(module: ModuleType) -> str:
     of its source.
     """
     package = module.__name__.partition(".")[0]
-    for name in dict.fromkeys(packages_distributions().get(package, ())):
+    for name in dict.fromkeys(_distributions().get(package, ())):
         try:
             return version(name)
         except PackageNotFoundError:
             continue
     return "source " + file_digest(Path(str(module.__file__)))
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    # it reads the metadata of all that is installed
+    return packages_distributions()

@@ -71,7 +71,7 @@ class EngineContract:
     reason: ClassVar[str]
     slope: ClassVar[float] = 1e-3
     repeats: ClassVar[float] = 1e-8
-    step: ClassVar[float] = 0.005
+    step: ClassVar[float] = 0.002
 
     def build(self, **settings: Any) -> Any:
         """The engine with these settings and defaults that are quick."""

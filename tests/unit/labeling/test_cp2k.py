@@ -47,8 +47,11 @@ class TestCP2K(EngineContract):
         "vacuum": 6.0,
         "input": {"FORCE_EVAL": {"DFT": {"QS": {"EPS_DEFAULT": 1e-11}}}},
     }
-    hopeless = {"max_iterations": 2}
-    reason = r"GFN1-xTB with CP2K failed: self-consistency was not reached \(2 iterations, convergence .*mixing 0.1"
+    hopeless = {"max_iterations": 1}
+    reason = r"GFN1-xTB with CP2K failed: self-consistency was not reached \(1 iterations, convergence .*mixing 0.1"
+
+    # CP2K 2023.1's own GFN1 forces of H2 are 0.5 % off the slope of its energy, whatever the step; methane's are not
+    slope = 3e-3
 
     def build(self, **settings: Any) -> Engine:
         return build(Config(**settings))
