@@ -104,9 +104,11 @@ def main() -> None:
             assert all(isinstance(label, Label) for label in labels)
             ratios.append(ours / sum(rates))
             costs.append(sum(seconds) / used)
+            busy = sum(label.seconds for label in labels) * ours / (options.frames * options.workers)
             print(
                 f"turn {turn}: {ours:.0f} labels/s, bare {sum(rates):.0f}, ratio {ratios[-1]:.3f}; processor time "
-                f"{1e3 * used / options.frames:.2f} ms a label, bare {1e3 * sum(seconds) / options.frames:.2f}",
+                f"{1e3 * used / options.frames:.2f} ms a label, bare {1e3 * sum(seconds) / options.frames:.2f}; "
+                f"engines busy {100 * busy:.0f} %",
                 flush=True,
             )
     for pipe in pipes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -95,12 +96,14 @@ class ParslExecutor(Executor):
         self.folder = folder
         self.label = label
         self.workers = config.max_blocks * config.nodes_per_block * config.workers_per_node
+        self._lock = threading.Lock()
         self._kernel: DataFlowKernel | None = None
         self._app: Callable[..., Future[Any]] | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The future of ``fn(*args, **kwargs)``; `WorkerLost` is its exception if worker or node are lost."""
-        app = self._app or self._start()
+        with self._lock:
+            app = self._app or self._start()
         result: Future[Any] = Future()
         result.set_running_or_notify_cancel()
         app(fn, args, kwargs).add_done_callback(lambda theirs: _hand_over(theirs, result))

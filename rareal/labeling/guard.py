@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 
@@ -68,7 +69,7 @@ class Worker:
         LabelError
             If the engine fails.
         """
-        (result,) = self.label([Job(frame)])
+        (result,) = self.label([Job(pickle.dumps(frame))])
         if isinstance(result, FailedLabel):
             raise LabelError(result.reason)
         return Calculation(result.energy, result.forces, result.stress, result.note)
@@ -76,7 +77,7 @@ class Worker:
     def label(self, jobs: Sequence[Job]) -> Iterator[Label | FailedLabel]:
         """What becomes of each, in order.
 
-        The frame after the one that is computed waits in the process already, so that the engine never waits.
+        The frames after the one that is computed wait in the process already, so that the engine never waits.
 
         Raises
         ------
@@ -85,13 +86,13 @@ class Worker:
         WorkerLost
             If it has been stopped for good.
         """
-        questions = [pickle.dumps(job.frame) for job in jobs]
+        reach = list(accumulate(len(job.question) for job in jobs))  # bytes up to and with each
         asked = 0
         for k, job in enumerate(jobs):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    while asked <= k or (asked == k + 1 < len(jobs) and len(questions[asked]) < SMALL):
-                        self._ask(questions[asked])
+                    while asked <= k or (asked < len(jobs) and reach[asked] - reach[k] < SMALL):
+                        self._ask(jobs[asked].question)
                         asked += 1
                     result, used = self._child.receive(self.timeout)
                 except Overdue:

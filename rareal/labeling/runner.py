@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from rareal.labeling.worker import Job
 from rareal.protocols import Engine, Progress
 from rareal.records import FailedLabel, Frame, Label
 
-TASK_SECONDS = 0.5
+TASK_SECONDS = 1.0
 """What a task should take: as many frames go into one. Sending a task takes milliseconds."""
 
 AHEAD = 2
@@ -48,6 +49,10 @@ class Cache(Protocol):
 
     def put(self, engine_hash: str, frame: Frame, label: Label) -> None:
         """Keep a label."""
+        ...
+
+    def describe(self, engine_hash: str, settings: Mapping[str, Any]) -> None:
+        """Say what an engine is."""
         ...
 
 
@@ -190,6 +195,8 @@ class Batch:
                 todo.append([k])
             else:
                 self._settle(k, replace(known, cached=True))
+        if todo and self.labeler.cache is not None:
+            self.labeler.cache.describe(self.labeler.hash, self.labeler.settings)
         self._compute(todo)
         return [result for result in self._results if result is not None]
 
@@ -235,10 +242,11 @@ class Batch:
             raise LabelError(f"the executor takes no more tasks: {error}") from error
 
     def _job(self, k: int) -> Job:
+        question = pickle.dumps(self.frames[k])
         if self.folder is None:
-            return Job(self.frames[k])
+            return Job(question)
         name = f"{self.first + k:05d}"
-        return Job(self.frames[k], self.folder / KEPT / name, self.folder / FAILED / name)
+        return Job(question, self.folder / KEPT / name, self.folder / FAILED / name)
 
     def _take(self, future: Future[list[Result]], task: list[int], todo: deque[list[int]]) -> None:
         """The results of a task; the frames of one that was lost are handed out again, one by one."""

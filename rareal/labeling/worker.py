@@ -30,10 +30,11 @@ class Job:
 
     Attributes
     ----------
+    question : the frame, pickled: those who pass it on need not know it.
     kept, failed : folders that receive the engine's files if it succeeds or fails; None drops them.
     """
 
-    frame: Frame
+    question: bytes
     kept: Path | None = None
     failed: Path | None = None
 
