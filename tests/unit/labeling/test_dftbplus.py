@@ -39,10 +39,9 @@ METHYL = Frame(np.array([6, 1, 1, 1]), np.array([[0, 0, 0], [1.08, 0, 0], [-0.54
 
 
 def find_set() -> Path | None:
-    """The 3OB set: where DFTB_PREFIX says, or beside the checkout."""
-    places = [Path(os.environ["DFTB_PREFIX"])] if "DFTB_PREFIX" in os.environ else []
-    places += [parent / "shared" / "data" / "3ob" for parent in ROOT.parents]
-    return next((place for place in places if (place / "C-H.skf").is_file()), None)
+    """The 3OB set, where DFTB_PREFIX says."""
+    place = Path(os.environ.get("DFTB_PREFIX", "."))
+    return place if (place / "C-H.skf").is_file() else None
 
 
 THREE_OB = find_set()
