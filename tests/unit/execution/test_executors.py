@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Executor
 from pathlib import Path
 
 import pytest
+from tasks import count, die_twice, refuse
 
 from rareal.errors import WorkerLost
 from rareal.execution import processes, serial
@@ -19,7 +20,7 @@ from rareal.execution.child import Child, Overdue
 from rareal.execution.processes import ProcessExecutor, cores
 from rareal.execution.serial import SerialExecutor
 from rareal.progress import Silent
-from rareal.watch import Report, Task, Watch
+from rareal.watch import Task, Watch
 
 
 @pytest.fixture(params=["serial", "processes"])
@@ -33,13 +34,6 @@ def test_results_and_exceptions(executor: Executor) -> None:
     assert list(executor.map(operator.add, range(10), range(10))) == [2 * k for k in range(10)]
     with pytest.raises(ZeroDivisionError):
         executor.submit(operator.truediv, 1, 0).result()
-
-
-def refuse() -> None:
-    class Local(Exception):
-        """Cannot be pickled."""
-
-    raise Local("the reason")
 
 
 def test_an_exception_that_does_not_pickle_arrives_as_text() -> None:
@@ -109,22 +103,6 @@ def test_kinds_build() -> None:
     assert processes.build(processes.Config(workers=7), "label").workers == 7
     assert processes.build(processes.Config(workers=7), "train").workers == 1
     assert serial.build(serial.Config()).workers == 1
-
-
-def count(folder: Path, upto: int, progress: Report) -> int:
-    for k in range(1, upto + 1):
-        progress(k, upto)
-        time.sleep(0.01)
-    (folder / "seen").write_text("seen")
-    return upto
-
-
-def die_twice(folder: Path) -> int:
-    marks = len(list(folder.glob("mark-*")))
-    (folder / f"mark-{marks}").touch()
-    if marks < 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return marks
 
 
 class Seen(Silent):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tasks import end_worker
 
 from rareal.build import build_executors
 from rareal.config import load
@@ -64,14 +65,6 @@ def test_labels_with_every_kind_of_failure(executor: ParslExecutor, tmp_path: Pa
     assert_right(given, results, failed)
     assert sorted(int(p.name) for p in (tmp_path / "stage" / "failed").iterdir()) == sorted(failed)
     assert [int(p.name) for p in (tmp_path / "stage" / "labels").iterdir()] == [6]
-
-
-def end_worker(marker: Path) -> str:
-    """Kill the worker the first time."""
-    if not marker.exists():
-        marker.touch()
-        os._exit(9)
-    return "survived"
 
 
 def test_a_lost_worker_is_named_and_its_frames_are_handed_out_again(

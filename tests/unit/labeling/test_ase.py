@@ -118,7 +118,8 @@ def test_a_calculator_with_files_works_where_it_is(tmp_path: Path, monkeypatch: 
     """ASE's file calculators write beside the current directory, which changes from frame to frame."""
     program = tmp_path / "program.sh"
     program.write_text("#!/bin/sh\necho 1 > seen\n", encoding="utf-8")
-    engine = build(Config(calculator="ase.calculators.dftb.Dftb", arguments={"command": f"sh {program}"}))
+    arguments = {"command": f"sh {program}", "Hamiltonian_MaxAngularMomentum_H": "s"}
+    engine = build(Config(calculator="ase.calculators.dftb.Dftb", arguments=arguments))
     for name in "ab":
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tasks import Limited, Slow, kill_the_worker
 
 from rareal.errors import LabelError
 from rareal.execution.processes import ProcessExecutor
@@ -238,22 +238,11 @@ def test_a_limit_on_file_size_is_as_good_as_a_full_disk(tmp_path: Path) -> None:
     assert reasons(results) == {1: "OSError: [Errno 27] File too large"}
 
 
-class Limited(Faulty):
-    """Its process may write files of 1 MB."""
-
-    def calculate(self, frame: Frame) -> Any:
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-        return super().calculate(frame)
-
-
 def test_a_killed_worker_of_the_executor_costs_nothing(tmp_path: Path) -> None:
     given = frames(*["count"] * 40)
     with ProcessExecutor(2) as executor, Labeler(Slow(tmp_path), executor, max_failed_fraction=0.0) as labeler:
         batch = labeler.submit(given)
-        while batch.progress()[0] < 10:
+        while batch.progress()[0] < 10 and not batch.future.done():
             time.sleep(0.01)
         victim = next(child for _, child in executor._slots if child.pid is not None)
         os.kill(victim.pid or 0, signal.SIGKILL)
@@ -262,20 +251,6 @@ def test_a_killed_worker_of_the_executor_costs_nothing(tmp_path: Path) -> None:
     assert not reasons(results)
     # what was under way was computed again, no more
     assert 40 <= len(list(tmp_path.iterdir())) <= 60
-
-
-class Slow(Faulty):
-    """Leaves a mark for every call."""
-
-    def calculate(self, frame: Frame) -> Any:
-        assert self.folder is not None
-        tempfile.mkstemp(dir=self.folder)
-        time.sleep(0.02)
-        return super().calculate(frame)
-
-
-def kill_the_worker(setup: Any, jobs: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_frame_that_kills_its_workers_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
