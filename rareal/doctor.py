@@ -111,7 +111,7 @@ def operators() -> Finding:
         "import torch; from rareal import plugin; plugin.load_ops(); "
         "print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'no GPU')"
     )
-    done = _run([sys.executable, "-c", code], _environment())
+    done = _run([sys.executable, "-P", "-c", code], _environment())
     if done.returncode:
         return Finding("operators", "broken", f"{library} does not load: {_last(done)}", REBUILD)
     return Finding("operators", "ok", f"{library} ({_last(done)})")
