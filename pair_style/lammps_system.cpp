@@ -41,6 +41,7 @@ const AtomGraph &LammpsSystem::update(const NeighList &list)
     find_candidates(list);
     built_ = build;
   }
+  read_species();
   measure_candidates();
   return graph_;
 }
@@ -64,6 +65,12 @@ void LammpsSystem::find_candidates(const NeighList &list)
     for (int jj = 0; jj < list.numneigh[i]; ++jj) candidates_.push_back(node_of(list.firstneigh[i][jj] & NEIGHMASK));
     starts_.push_back(candidates_.size());
   }
+}
+
+// Fixes and programs that drive LAMMPS may change types where no list is rebuilt.
+void LammpsSystem::read_species()
+{
+  for (std::size_t n = 0; n < graph_.n_nodes(); ++n) graph_.species[n] = type_species_[atom->type[graph_.atoms[n]]];
 }
 
 void LammpsSystem::measure_candidates()

@@ -48,6 +48,7 @@ class LammpsSystem : protected LAMMPS_NS::Pointers {
   std::int64_t node_of(int atom);
   void number_locals(const LAMMPS_NS::NeighList &list);
   void find_candidates(const LAMMPS_NS::NeighList &list);
+  void read_species();
   void measure_candidates();
   void follow_messages(const LAMMPS_NS::NeighList &list);
 

@@ -87,6 +87,8 @@ void PairMLEnsemble::coeff(int narg, char **arg)
 {
   if (!allocated) allocate();
   if (narg < 3) error->all(FLERR, "pair_coeff for mlensemble is: * * <model file> <element of each atom type>");
+  // Should this fail in a program that goes on, the model and the types of before must not be taken together.
+  for (int i = 1; i <= atom->ntypes; ++i) std::fill_n(setflag[i], atom->ntypes + 1, 0);
   const std::string path = utils::get_potential_file_path(arg[2]);
   load_model(path.empty() ? arg[2] : path);
   map_types(narg, arg);

@@ -32,7 +32,7 @@ void each(const CentredEdges &edges, const rareal::Descriptor<T> &descriptor, Vi
 Tensor aev(const Tensor &species, const Tensor &edge_index, const Tensor &edge_vec, int64_t n_local, int64_t elements,
            Numbers radial, Numbers shifts_r, Numbers angular, Numbers shifts_a, Numbers sections)
 {
-  const CentredEdges edges(species, edge_index, edge_vec, n_local);
+  const CentredEdges edges(species, edge_index, edge_vec, n_local, elements);
   Tensor out;
   AT_DISPATCH_FLOATING_TYPES(edge_vec.scalar_type(), "aev", [&] {
     const auto descriptor = rareal::make_descriptor<scalar_t>(elements, radial, shifts_r, angular, shifts_a, sections);
@@ -47,7 +47,7 @@ Tensor aev_vjp(const Tensor &cotangents, const Tensor &species, const Tensor &ed
                int64_t n_local, int64_t elements, Numbers radial, Numbers shifts_r, Numbers angular, Numbers shifts_a,
                Numbers sections)
 {
-  const CentredEdges edges(species, edge_index, edge_vec, n_local);
+  const CentredEdges edges(species, edge_index, edge_vec, n_local, elements);
   const Tensor w = cotangents.contiguous();
   const int64_t members = w.size(0);
   Tensor out = at::zeros({members, edge_vec.size(0), 3}, edge_vec.options());
@@ -69,7 +69,7 @@ Tensor aev_jacobian(const Tensor &species, const Tensor &edge_index, const Tenso
                     int64_t elements, Numbers radial, Numbers shifts_r, Numbers angular, Numbers shifts_a,
                     Numbers sections)
 {
-  const CentredEdges edges(species, edge_index, edge_vec, n_local);
+  const CentredEdges edges(species, edge_index, edge_vec, n_local, elements);
   Tensor out;
   AT_DISPATCH_FLOATING_TYPES(edge_vec.scalar_type(), "aev_jacobian", [&] {
     const auto descriptor = rareal::make_descriptor<scalar_t>(elements, radial, shifts_r, angular, shifts_a, sections);

@@ -58,19 +58,25 @@ std::vector<Tensor> ani_pack(const std::vector<Tensor> &weights, const std::vect
 template <typename T>
 CommitteeNetwork<T> make_network(const std::vector<Tensor> &packed, int64_t first, int64_t last, int64_t inputs)
 {
-  TORCH_CHECK(last - first >= 5 && (last - first) % 3 == 2, "ani: networks as ani_pack makes them");
+  TORCH_CHECK(last - first >= 5 && (last - first) % 3 == 2 && last <= static_cast<int64_t>(packed.size()),
+              "ani: networks as ani_pack makes them");
+  for (int64_t k = first; k < last; ++k)
+    TORCH_CHECK(packed[k].dim() > 0 && packed[k].size(0) == packed[0].size(0) && packed[k].is_contiguous(),
+                "ani: all layers must have the same members, and be contiguous");
   CommitteeNetwork<T> network;
   for (int64_t k = first; k + 2 < last; k += 3) {
     const Tensor &weights = packed[k], &transposed = packed[k + 1], &biases = packed[k + 2];
-    TORCH_CHECK(weights.dim() == 4 && transposed.dim() == 4 && weights.is_contiguous() && transposed.is_contiguous() &&
-                    weights.size(2) == inputs && transposed.size(1) * panel_width == panelled(inputs) &&
+    TORCH_CHECK(weights.dim() == 4 && transposed.dim() == 4 && biases.dim() == 2 && weights.size(3) == panel_width &&
+                    transposed.size(3) == panel_width && weights.size(2) == inputs &&
+                    transposed.size(1) * panel_width == panelled(inputs) &&
+                    weights.size(1) * panel_width == panelled(transposed.size(2)) &&
                     biases.size(1) == panelled(transposed.size(2)),
                 "ani: sizes of the networks' layers do not match");
     inputs = transposed.size(2);
     network.hidden.push_back({weights.size(2), inputs, weights.const_data_ptr<T>(), transposed.const_data_ptr<T>(),
                               biases.const_data_ptr<T>()});
   }
-  TORCH_CHECK(packed[last - 2].size(1) == panelled(inputs), "ani: sizes of the networks' outputs do not match");
+  TORCH_CHECK(packed[last - 2].dim() == 2 && packed[last - 2].size(1) == panelled(inputs), "ani: sizes of the networks' outputs do not match");
   network.members = packed[first].size(0);
   network.output_weights = packed[last - 2].const_data_ptr<T>();
   network.output_biases = packed[last - 1].const_data_ptr<T>();
@@ -162,7 +168,7 @@ std::tuple<Tensor, Tensor> ani(const Tensor &species, const Tensor &edge_index, 
   TORCH_CHECK(static_cast<int64_t>(counts.size()) == elements && elements > 0, "ani: one network per element");
   for (const Tensor &tensor : networks)
     TORCH_CHECK(tensor.scalar_type() == edge_vec.scalar_type(), "ani: networks and edge vectors differ in precision");
-  const CentredEdges edges(species, edge_index, edge_vec, n_local);
+  const CentredEdges edges(species, edge_index, edge_vec, n_local, elements);
   const int64_t members = networks.at(0).size(0);
   Tensor energies = at::zeros({members, n_local}, edge_vec.options());
   Tensor gradients = at::zeros({members, edge_vec.size(0), 3}, edge_vec.options());

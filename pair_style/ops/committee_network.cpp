@@ -14,12 +14,12 @@ using rareal::panelled;
 namespace {
 
 /** One panel of a product: out [R, 32] = bias + x [R, depth] panel [depth, 32]. All sums stay in registers. */
-template <typename T, int R>
+template <int bytes, typename T, int R>
 RAREAL_INLINE void tile(const T *x, int64_t x_stride, const T *panel, int64_t depth, const T *bias, T *out,
                         int64_t out_stride)
 {
-  typedef T Lanes __attribute__((vector_size(rareal::simd::bytes)));
-  constexpr int64_t lanes = rareal::simd::lanes<T>, n = panel_width / lanes;
+  typedef T Lanes __attribute__((vector_size(bytes)));
+  constexpr int64_t lanes = bytes / sizeof(T), n = panel_width / lanes;
   Lanes sums[R][n];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < n; ++c) std::memcpy(&sums[r][c], bias + c * lanes, sizeof(Lanes));
@@ -43,11 +43,9 @@ using Tile = void (*)(const T *x, int64_t x_stride, const T *panel, int64_t dept
 
 // Clones per instruction set must be plain functions: one per precision and number of rows.
 #define RAREAL_TILE(T, R) \
-  RAREAL_CLONES void tile_##T##_##R(const T *x, int64_t x_stride, const T *panel, int64_t depth, const T *bias, \
-                                    T *out, int64_t out_stride) \
-  { \
-    tile<T, R>(x, x_stride, panel, depth, bias, out, out_stride); \
-  }
+  RAREAL_WIDTHS(void tile_##T##_##R(const T *x, int64_t x_stride, const T *panel, int64_t depth, const T *bias, \
+                                    T *out, int64_t out_stride), \
+                tile<bytes, T, R>(x, x_stride, panel, depth, bias, out, out_stride);)
 #define RAREAL_SIX_TILES(T) \
   RAREAL_TILE(T, 1) RAREAL_TILE(T, 2) RAREAL_TILE(T, 3) RAREAL_TILE(T, 4) RAREAL_TILE(T, 5) RAREAL_TILE(T, 6)
 RAREAL_SIX_TILES(double)
@@ -101,10 +99,10 @@ template <typename T> RAREAL_INLINE void scale_loop(T *values, const T *factors,
   for (int64_t k = 0; k < count; ++k) values[k] *= factors[k];
 }
 
-template <typename T> RAREAL_INLINE T dot_loop(const T *a, const T *b, int64_t count)
+template <int bytes, typename T> RAREAL_INLINE T dot_loop(const T *a, const T *b, int64_t count)
 {
-  typedef T Lanes __attribute__((vector_size(rareal::simd::bytes)));
-  constexpr int64_t lanes = rareal::simd::lanes<T>;
+  typedef T Lanes __attribute__((vector_size(bytes)));
+  constexpr int64_t lanes = bytes / sizeof(T);
   Lanes sum = {};
   for (int64_t k = 0; k < count; k += lanes) {
     Lanes left, right;
@@ -119,7 +117,7 @@ template <typename T> RAREAL_INLINE T dot_loop(const T *a, const T *b, int64_t c
 
 #define RAREAL_INSTANTIATE(T) \
   RAREAL_CLONES void scale(T *values, const T *factors, int64_t count) { scale_loop(values, factors, count); } \
-  RAREAL_CLONES T dot(const T *a, const T *b, int64_t count) { return dot_loop(a, b, count); }
+  RAREAL_WIDTHS(T dot(const T *a, const T *b, int64_t count), return dot_loop<bytes>(a, b, count);)
 RAREAL_INSTANTIATE(float)
 RAREAL_INSTANTIATE(double)
 

@@ -7,6 +7,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -45,7 +46,8 @@ struct CentredEdges {
   std::vector<int64_t> first;
   int64_t n_local;
 
-  CentredEdges(const at::Tensor &species_, const at::Tensor &edge_index, const at::Tensor &edge_vec, int64_t n_local_) :
+  CentredEdges(const at::Tensor &species_, const at::Tensor &edge_index, const at::Tensor &edge_vec, int64_t n_local_,
+               int64_t elements) :
       species(species_.contiguous()), vectors(edge_vec.contiguous()), n_local(n_local_)
   {
     TORCH_CHECK(edge_index.dim() == 2 && edge_index.size(0) == 2, "aev: edge_index must have shape [2, edges]");
@@ -53,6 +55,9 @@ struct CentredEdges {
                 "aev: edge_vec must have shape [edges, 3]");
     const at::Tensor index = edge_index.contiguous();
     other = index.select(0, 1);
+    TORCH_CHECK(n_local >= 0 && n_local <= species.numel(), "aev: ", n_local, " local atoms of ", species.numel());
+    TORCH_CHECK(below(species, elements), "aev: species must be 0, ..., ", elements - 1);
+    TORCH_CHECK(below(other, species.numel()), "aev: edges lead to atoms that there are not");
     const int64_t *centre = index.const_data_ptr<int64_t>(), count = index.size(1);
     first.assign(n_local + 1, count);
     int64_t next = 0;    // the first atom whose edges have not begun
@@ -61,6 +66,13 @@ struct CentredEdges {
       while (next <= n_local && next <= centre[e]) first[next++] = e;
       if (next > n_local) break;
     }
+  }
+
+ private:
+  static bool below(const at::Tensor &numbers, int64_t end)
+  {
+    const int64_t *begin = numbers.const_data_ptr<int64_t>();
+    return std::all_of(begin, begin + numbers.numel(), [end](int64_t number) { return number >= 0 && number < end; });
   }
 };
 

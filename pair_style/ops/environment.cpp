@@ -114,12 +114,12 @@ template <typename T> RAREAL_INLINE void angular_loop(const AngularLoop<T> &l)
 }
 
 // Adds the AEV's columns of one group: sum over triples of f2[k] f1[z] fc_a fc_b.
-template <typename T>
+template <int bytes, typename T>
 RAREAL_INLINE void angular_sum(const T *product, const T *f1, const T *f2, int64_t count, int64_t stride, int64_t n1,
                                int64_t n2, T *columns)
 {
-  typedef T Lanes __attribute__((vector_size(rareal::simd::bytes)));
-  constexpr int64_t lanes = rareal::simd::lanes<T>;
+  typedef T Lanes __attribute__((vector_size(bytes)));
+  constexpr int64_t lanes = bytes / sizeof(T);
   for (int64_t k = 0; k < n2; ++k)
     for (int64_t z = 0; z < n1; ++z) {
       Lanes sum = {};
@@ -137,10 +137,11 @@ RAREAL_INLINE void angular_sum(const T *product, const T *f1, const T *f2, int64
 }
 
 // weights [n2, n1] of one member -> that member's gradient by the vectors of a and b, for every triple of a group.
-template <typename T> RAREAL_INLINE void contract_loop(const ContractLoop<T> &l, int64_t n1, int64_t n2)
+template <int bytes, typename T>
+RAREAL_INLINE void contract_loop(const ContractLoop<T> &l, int64_t n1, int64_t n2)
 {
-  typedef T Lanes __attribute__((vector_size(rareal::simd::bytes)));
-  constexpr int64_t lanes = rareal::simd::lanes<T>;
+  typedef T Lanes __attribute__((vector_size(bytes)));
+  constexpr int64_t lanes = bytes / sizeof(T);
   const int64_t s = l.stride;
   for (int64_t t = 0; t < l.count; t += lanes) {
     Lanes value = {}, by_distance = {}, by_cosine = {};
@@ -202,18 +203,12 @@ RAREAL_INLINE void radial_contract(const T *weights, const T *slopes, const T *n
     cutoff_loop(near, stride, count, cutoff); \
   } \
   RAREAL_CLONES void run(const AngularLoop<T> &l) { angular_loop(l); } \
-  RAREAL_CLONES void run_sum(const T *product, const T *f1, const T *f2, int64_t count, int64_t stride, int64_t n1, \
-                             int64_t n2, T *columns) \
-  { \
-    angular_sum(product, f1, f2, count, stride, n1, n2, columns); \
-  } \
-  RAREAL_CLONES void run(const ContractLoop<T> &l) \
-  { \
-    if (l.n1 == 4 && l.n2 == 8) \
-      contract_loop(l, 4, 8); \
-    else \
-      contract_loop(l, l.n1, l.n2); \
-  } \
+  RAREAL_WIDTHS(void run_sum(const T *product, const T *f1, const T *f2, int64_t count, int64_t stride, int64_t n1, \
+                             int64_t n2, T *columns), \
+                angular_sum<bytes>(product, f1, f2, count, stride, n1, n2, columns);) \
+  RAREAL_WIDTHS(void run_contract(const ContractLoop<T> &l), \
+                if (l.n1 == 4 && l.n2 == 8) contract_loop<bytes>(l, 4, 8); \
+                else contract_loop<bytes>(l, l.n1, l.n2);) \
   RAREAL_CLONES void run_radial(const T *weights, const T *slopes, const T *neighbours, int64_t n, int64_t stride, \
                                 int64_t first, int64_t last, T *gradients) \
   { \
@@ -387,7 +382,7 @@ template <typename T> void Environment<T>::add_triples(const Group &group, const
 {
   const int64_t n1 = d_->n_sections(), n2 = d_->n_shifts(), first = group.first;
   results_.shape(RESULT_ROWS, simd::padded<T>(group.count));
-  run(ContractLoop<T>{weights, triples_[0] + first, triples_[TRIPLE_ROWS] + first, triples_[TRIPLE_ROWS + n1] + first,
+  run_contract(ContractLoop<T>{weights, triples_[0] + first, triples_[TRIPLE_ROWS] + first, triples_[TRIPLE_ROWS + n1] + first,
                       triples_[TRIPLE_ROWS + 2 * n1] + first, triples_[TRIPLE_ROWS + 2 * n1 + n2] + first,
                       results_[0], simd::padded<T>(group.count), triples_.stride(), results_.stride(), n1, n2});
   each_run(group, [&](int64_t a, int64_t b_first, int64_t b_last, int64_t t) {

@@ -50,7 +50,8 @@ struct Radial {
       TORCH_CHECK((centre.slice(0, 1) >= centre.slice(0, 0, -1)).all().item<bool>(),
                   "aev: edges must be grouped by ascending central atom");
     const Tensor length = vectors.pow(2).sum(1).sqrt();
-    edge = at::nonzero((centre < p.n_local) & (length < p.radial[1])).squeeze(1);
+    // not (length < cutoff): what is no number must not vanish
+    edge = at::nonzero((centre < p.n_local) & (length >= p.radial[1]).logical_not()).squeeze(1);
     distance = length.index_select(0, edge);
     unit = vectors.index_select(0, edge) / distance.unsqueeze(1);
     const Tensor neighbour = edges.select(0, 1).index_select(0, edge);
@@ -74,7 +75,7 @@ struct Triples {
   Triples(const Parameters &p, const Radial &radial)
   {
     const double cutoff = p.angular[2];
-    const Tensor near = at::nonzero(radial.distance < cutoff).squeeze(1);
+    const Tensor near = at::nonzero((radial.distance >= cutoff).logical_not()).squeeze(1);
     const Tensor centre = at::floor_divide(radial.slot.index_select(0, near), p.elements);
     // The n-th neighbour of an atom is paired with all that follow it in the atom's group.
     const Tensor ends = at::bincount(centre, {}, p.n_local).cumsum(0).index_select(0, centre);
