@@ -223,8 +223,8 @@ def build_reference(config: Config, folder: Path, pulls: int | None, display: Di
     worker = Worker(engine, config.labels.timeout, config.labels.scratch)
     sampler = EngineSampler(settings.sampler, cv, config.frame, worker, workers)
     seeds = velocity_seeds(pulls or walkers(config))
-    with display.stage("reference") as progress:
-        return compute(sampler, engine, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)
+    with worker, display.stage("reference") as progress:
+        return compute(sampler, worker, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)
 
 
 def walkers(config: Config) -> int:

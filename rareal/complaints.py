@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from rareal.yamlfile import KeyPath
 
-_ABSENT = object()
+ABSENT = object()
+"""The value of a key that is not given."""
 
 _CURES = {
     "int_type": "give a whole number",
@@ -43,7 +44,7 @@ class Problem:
     cure: str = ""
 
     def __str__(self) -> str:
-        value = "" if self.value is _ABSENT else f" {_show(self.value)}:"
+        value = "" if self.value is ABSENT else f" {_show(self.value)}:"
         return f"{dotted(self.key_path)}:{value} {self.text}" + (f"; {self.cure}" if self.cure else "")
 
 
@@ -99,7 +100,7 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     key_path = (*prefix, *location)
     parent, description = _describe(schema, location, raw)
     if code == "missing":
-        return Problem(key_path, _ABSENT, "this key is missing", f"add it ({description or 'it has no default'})")
+        return Problem(key_path, ABSENT, "this key is missing", f"add it ({description or 'it has no default'})")
     value = value_at(raw, location)
     if code == "extra_forbidden":
         name = str(location[-1])

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
-from rareal.complaints import Problem, closest, join, problems, value_at
+from rareal.complaints import ABSENT, Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
@@ -25,8 +25,8 @@ from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
 FREE_KEYS = (
-    "name", "rounds", "directory", "reference", "labels.budget", "labels.timeout", "labels.scratch", "labels.cache",
-    "executor",
+    "name", "rounds", "directory", "reference", "labels.budget", "labels.max_failed_fraction", "labels.timeout",
+    "labels.scratch", "labels.cache", "executor",
 )  # fmt: skip
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
 
@@ -38,7 +38,7 @@ class Labels(Section):
     """How many labels, and how they are computed."""
 
     budget: int = Field(600, ge=1, description="most labels the whole run may buy, failed ones included")
-    max_failed_fraction: float = Field(0.5, ge=0, le=1, description="largest share of a batch that may fail")
+    max_failed_fraction: float = Field(0.2, ge=0, le=1, description="largest share of a batch that may fail")
     timeout: Seconds = Field(3600.0, gt=0, description="longest time that one label may take, s")
     scratch: Path | None = Field(
         None,
@@ -345,6 +345,11 @@ def _read_executors(
     """
     common = {"kind": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else raw or {}
     own = {stage: common.pop(stage) for stage in Executors.model_fields if isinstance(common, dict) and stage in common}
+    if isinstance(common, dict) and common.get("kind", choice.default) in choice.modules:
+        # executors have no sections of their own: this is a stage, misspelt
+        for key in [key for key, value in common.items() if isinstance(value, dict)]:
+            text = f"there is no such stage{closest(str(key), Executors.model_fields)}"
+            found.append(Problem((EXECUTOR, key), common.pop(key), text, f"use {join(Executors.model_fields)}"))
     shared = _read_section(EXECUTOR, choice, common, found)
     if shared is None:
         return
@@ -467,7 +472,7 @@ def _misfit(name: str, section: Section, misfit: Misfit, data: dict[str, Any]) -
         value = section
         for part in key_path[1:]:
             value = getattr(value, str(part), None)
-    return Problem(key_path, value, str(misfit))
+    return Problem(key_path, ABSENT if value is None else value, str(misfit))
 
 
 def _message(source: YamlFile, overrides: Mapping[str, Any], found: list[Problem]) -> str:

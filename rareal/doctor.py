@@ -170,7 +170,7 @@ def known_engines() -> tuple[Known, ...]:
         Known("gpaw", gpaw.CURE, module="gpaw.cgpaw"),  # its compiled part, which some builds silently lack
         Known("pyscf", pyscf.CURE, module="pyscf.scf"),
         Known("cp2k", cp2k.CURE, program=cp2k.program_command(None)[0]),
-        Known("parsl", "only for `executor: parsl`: pip install 'rareal[parsl]'", module="parsl"),
+        Known("parsl", "only for `executor: parsl`: pip install parsl", module="parsl"),
     )
 
 

@@ -136,7 +136,9 @@ def compute(
         executor.shutdown(cancel_futures=True)
     found = Labels(frames, results, engine.hash, settings, where)
     if len(found.failed) == len(frames):
-        raise LabelError(f"no frame got a label, {output} is not written\n{found.describe()}")
+        found.write_failures(output)
+        table = found.failures_file(output)
+        raise LabelError(f"no frame got a label, {output} is not written; {table} has all\n{found.describe()}")
     return found
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from rareal.barrier import Work, broken_bond, work
 from rareal.errors import RunFolderError
 from rareal.files import read_json, write_json
-from rareal.labeling.guard import Worker
 from rareal.protocols import Engine, Progress
 from rareal.records import Frame, Trajectory
 from rareal.rupture import Config as RuptureConfig
@@ -92,8 +91,7 @@ def compute(
     settings = config.model_dump(mode="json")
     kept = read_json(folder / SUMMARY)["rupture"]["settings"] if (folder / SUMMARY).is_file() else None
     if kept != settings or not (folder / RUPTURE).is_file():
-        with Worker(engine) as worker:
-            save_rupture(folder / RUPTURE, rupture(worker.calculate, start, ends, config))
+        save_rupture(folder / RUPTURE, rupture(engine.calculate, start, ends, config))
     static = load_rupture(folder / RUPTURE)
     summary = {
         "engine": engine.hash,

@@ -229,5 +229,5 @@ def build(config: Config, stage: str = "tasks", folder: Path | None = None) -> P
     from importlib.util import find_spec
 
     if find_spec("parsl") is None:
-        raise InstallationError("executor 'parsl' needs Parsl: pip install 'rareal[parsl]'")
+        raise InstallationError("executor 'parsl' needs Parsl: pip install parsl")
     return ParslExecutor(config, (folder or Path("rareal-parsl")) / stage, f"rareal-{stage}")

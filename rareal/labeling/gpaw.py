@@ -27,8 +27,9 @@ from rareal.schema import Misfit
 from rareal.units import KB, Energy, Length, Temperature
 
 CURE = (
-    "`pip install 'rareal[gpaw]'` builds it with libxc and openblas (on Debian: `apt-get install g++ libxc-dev "
-    "libopenblas-dev`, and GPAW_CONFIG pointing at a siteconfig.py such as .ci/gpaw-siteconfig.py)"
+    "`GPAW_BUILD_JOBS=1 pip install gpaw gpaw-data` builds it with libxc and openblas (on Debian: `apt-get install g++ "
+    "python3-dev libxc-dev libopenblas-dev`, and GPAW_CONFIG naming a siteconfig.py such as .ci/gpaw-siteconfig.py of "
+    "rareal's source)"
 )
 
 LADDER: tuple[tuple[str, float, int], ...] = (

@@ -17,7 +17,7 @@ from rareal.records import Calculation, Frame
 from rareal.schema import Misfit
 from rareal.units import BOHR, HARTREE, KB, Temperature
 
-CURE = "install it with `pip install 'rareal[pyscf]'`"
+CURE = "install it with `pip install pyscf`"
 
 LADDER = ("", "damping 0.5 and level shift 0.3 Hartree", "guess from a higher temperature", "second-order iterations")
 """What is tried in turn. Each step ends at the same convergence; the last one goes downhill wherever it starts."""

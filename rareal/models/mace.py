@@ -36,7 +36,7 @@ def package() -> Any:
             importlib.import_module("e3nn.o3")
         modules = importlib.import_module("mace.modules")
     except ImportError as error:
-        raise InstallationError(f"MACE is missing ({error}): pip install 'rareal[mace]'") from error
+        raise InstallationError(f"MACE is missing ({error}): pip install mace-torch") from error
     finally:
         if before is None:
             os.environ.pop(variable, None)

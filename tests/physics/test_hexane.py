@@ -80,7 +80,7 @@ def test_short_pull_with_the_engine(engine: Worker, tmp_path: Path) -> None:
     level = engine.engine
     sampler = EngineSampler(settings, cv.Distance(ENDS), START, level)
     coarse = Config(step=0.1, resolution=0.05, fmax=0.02)
-    result = reference.compute(sampler, level, START, ENDS, coarse, tmp_path, [3])
+    result = reference.compute(sampler, engine, START, ENDS, coarse, tmp_path, [3])
     (trajectory,) = sampler.sample(tmp_path, [3])
     event = find_event(START.numbers, trajectory.positions)
     assert event is not None

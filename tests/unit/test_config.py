@@ -387,6 +387,7 @@ def test_executors_survive_resolving(folder: Path, kinds: dict[str, Kinds]) -> N
     [
         ("executor: {workers: 0}", "executor.workers: 0"),
         ("executor: {label: {worker: 2}}", "executor.label.worker: 2: unknown key, did you mean 'workers'?"),
+        ("executor: {lable: {workers: 2}}", "there is no such stage, did you mean 'label'?; use 'label', 'sample' or"),
         ("executor: {train: parsel}", "executor.train.kind: 'parsel': there is no such kind"),
         ("executor: {kind: parsl, label: {partition: cpu}}", "partition is for 'provider: slurm'"),
         ("executor: 3", "executor: 3: this section needs keys below it"),

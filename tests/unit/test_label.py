@@ -124,9 +124,12 @@ def test_failed_frames_are_left_out_and_told(case: Case) -> None:
 
 def test_no_label_at_all(case: Case) -> None:
     case.geometries([("Ne", seed) for seed in range(12)])
-    with pytest.raises(LabelError, match=r"no frame got a label, .*out\.h5 is not written\n(.*\n)+no label: 2 more"):
+    with pytest.raises(
+        LabelError, match=r"no frame got a label, .*out\.h5 is not written; .*has all\n(.*\n)+no label: 2 more"
+    ):
         case.label()
     assert not case.output.exists()
+    assert len(label.Labels.failures_file(case.output).read_text().splitlines()) == 13
 
 
 def test_a_frame_that_does_not_go_with_the_engine_is_refused_first(case: Case) -> None:

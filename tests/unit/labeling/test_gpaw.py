@@ -136,7 +136,9 @@ def test_what_is_missing_is_named() -> None:
 
 def test_gpaw_itself_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(Misfit, match=r"GPAW is not installed for .*; `pip install 'rareal\[gpaw\]'` builds it"):
+    with pytest.raises(
+        Misfit, match=r"GPAW is not installed for .*; `GPAW_BUILD_JOBS=1 pip install gpaw gpaw-data` builds it"
+    ):
         Config().check_against(SimpleNamespace(frame=HYDROGEN_FRAME))
 
 

@@ -126,7 +126,7 @@ def test_what_is_missing_is_named() -> None:
 
 def test_pyscf_itself_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(Misfit, match=r"PySCF is not installed for .*; install it with `pip install 'rareal\[pyscf\]'`"):
+    with pytest.raises(Misfit, match=r"PySCF is not installed for .*; install it with `pip install pyscf`"):
         Config().check_against(SimpleNamespace(frame=HYDROGEN_FRAME))
 
 
