@@ -214,7 +214,7 @@ def test_a_folder_of_something_else_is_left_alone(case: Path, command: Command) 
         (["train", "train.yaml", "train.yaml", "-o", "a.pt"], 1, "ASE cannot read train.yaml"),
         (["train", "train.yaml", "data.h5", "-o", "a.pt", "--units", "eV"], 1, "the file states its own units"),
         (["evaluate", "none.pt", "data.h5"], 1, "none.pt: no such model file"),
-        (["evaluate", "train.yaml", "data.h5"], 1, "train.yaml is no model file"),
+        (["evaluate", "train.yaml", "data.h5"], 1, "train.yaml is no archive of PyTorch"),
         (["evaluate", "train.yaml", "none.h5"], 1, "none.h5: there is no such file"),
     ],
 )
