@@ -28,7 +28,7 @@ BAROSTAT = START + "fix integrate all npt temp 600 600 0.05 aniso 0 0 0.1\nrun 6
 END = """
 compute spread all pair mlensemble
 thermo_style custom step pe c_spread[*]
-run 0
+run 3
 print "end $(pe:%20.15g) $(c_spread[1]:%20.15g) $(c_spread[2]:%20.15g)"
 print "box $(lx:%20.15g) $(ly:%20.15g) $(lz:%20.15g)"
 write_dump all custom end.dump id type x y z fx fy fz modify sort id format float %20.15g
@@ -98,7 +98,7 @@ def test_what_lammps_does_between(
     std = np.sqrt(expected.var(axis=0).sum(axis=1))
     np.testing.assert_allclose(end, [energies.mean(), energies.std(), std.max()], rtol=0, atol=1e-8)
     np.testing.assert_allclose(forces, expected.mean(axis=0), rtol=0, atol=1e-8)
-    assert np.abs(expected.mean(axis=0)).max() > 0.01
+    assert np.abs(expected.mean(axis=0)).max() > 0.001  # a random committee is weak
     if "npt" in action:
         assert np.abs(box - liquid.cell.lengths()).max() > 1e-4
 
