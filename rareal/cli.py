@@ -82,7 +82,8 @@ def reference(
         found = build_reference(config, folder, seeds, shown)
     for pull, peak, bond in zip(found.pulls, found.work.maxima, found.broken_bonds, strict=True):
         typer.echo(f"velocity seed {pull.seed}: W_max {peak:.4f} eV, {_bond(bond)}")
-    typer.echo(f"W_max: {found.work.mean:.4f} ± {found.work.error:.4f} eV (mean and standard error)")
+    if len(found.pulls) > 1:  # one has no standard error
+        typer.echo(f"W_max: {found.work.mean:.4f} ± {found.work.error:.4f} eV (mean and standard error)")
     static = found.rupture
     typer.echo(
         f"Quasi-static rupture: E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, "

@@ -118,6 +118,8 @@ class Worker:
     def stop(self) -> None:
         """End the process for good, from another thread; whoever waits for its answer gets `WorkerLost`."""
         self._child.stop()
+        if self._root is not None:  # the process was killed and cannot clear up
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Worker:
         return self
@@ -228,6 +230,8 @@ def label_jobs(setup: Setup, jobs: Sequence[Job]) -> list[Label | FailedLabel]:
             _busy.discard(worker)
             if not worker.stopped:
                 _workers[key].append(worker)
+        if worker.stopped:
+            worker.close()
 
 
 def close_workers(engine_hash: str) -> None:

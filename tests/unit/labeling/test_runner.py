@@ -153,15 +153,19 @@ def test_engines_have_one_thread_and_no_torch() -> None:
         assert reasons(labeler.label(frames("threads"))) == {0: "1 thread, torch False"}
 
 
-def test_interrupting_ends_the_engines(executor: Executor) -> None:
+def test_interrupting_ends_the_engines(executor: Executor, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Labeler(Faulty(), executor) as labeler:
+    with pytest.raises(KeyboardInterrupt), Labeler(Faulty(), executor, scratch=tmp_path) as labeler:
         labeler.label(frames("", "hang", "", "hang"), interrupt)
     executor.shutdown(cancel_futures=True)
     assert time.monotonic() - start < 10.0
+    deadline = time.monotonic() + 5
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir()), "scratch folders are left"
 
 
 def test_garbage_on_the_streams_and_files_disturbs_nothing(executor: Executor, tmp_path: Path) -> None:
