@@ -333,7 +333,7 @@ def parts(folder: Path) -> dict[str, float]:
     from rareal.records import Frame
 
     committee = Committee.load(model_file(folder, "ani", 4))
-    script: Any = committee.script
+    script: Any = committee.model
     atoms = ase.io.read(HEXANE / "hexane.xyz")
     species = torch.tensor([ELEMENTS.index(symbol) for symbol in atoms.symbols])
     index, vectors = all_edges(Frame(atoms.numbers.astype(np.int64), atoms.positions), committee.metadata.cutoff)
