@@ -23,6 +23,9 @@ from rareal.records import Calculation, FailedLabel, Frame, Label
 PREFIX = "rareal-"
 """Of scratch folders."""
 
+FILING_TIMEOUT = 60.0
+"""Seconds that the next frame waits for the guard to take away the files of one that failed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -55,6 +58,7 @@ class Compute:
         self.hash = ""
         self._folders = count()
         self._folder: Path | None = None
+        self._failed: Path | None = None  # with the files of the frame before, if that failed
 
     def __call__(self, frame: Frame | None) -> Any:
         """To a frame its label or failure, and the name of the folder with the engine's files, empty if there are none.
@@ -62,7 +66,10 @@ class Compute:
         To None the engine's hash and the scratch folder.
         """
         if frame is not None:
-            return self.compute(frame), self._used()
+            self._wait_for_filing()
+            result, used = self.compute(frame), self._used()
+            self._failed = self.root / used if self.root and used and isinstance(result, FailedLabel) else None
+            return result, used
         self.hash = self.engine.hash
         try:
             self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.scratch))
@@ -81,6 +88,12 @@ class Compute:
         except Exception as error:  # an engine of someone else's may raise anything: it costs that frame, no more
             return FailedLabel(f"{type(error).__name__}: {error}")
         return Label(found.energy, found.forces, self.hash, time.perf_counter() - start, found.stress, note=found.note)
+
+    def _wait_for_filing(self) -> None:
+        """Let the files of a frame that failed be taken away first: they may be what fills the disk."""
+        patience = time.monotonic() + FILING_TIMEOUT
+        while self._failed is not None and self._failed.exists() and time.monotonic() < patience:
+            time.sleep(0.001)
 
     def _enter_empty_folder(self) -> None:
         """Make an empty folder the current one; that of the frame before if it has stayed empty, for that is faster."""
