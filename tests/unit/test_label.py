@@ -151,7 +151,7 @@ def test_an_output_is_not_overwritten(case: Case) -> None:
 
 @pytest.mark.parametrize(("kind", "cache"), [(signal.SIGINT, ""), (signal.SIGKILL, ""), (signal.SIGTERM, "none")])
 def test_an_interruption_loses_nothing(case: Case, kind: signal.Signals, cache: str) -> None:
-    case.engine(cache, seconds=0.4)
+    case.engine(cache, seconds=1.0)
     process = case.start()
     give_up = time.monotonic() + 120
     while len(case.asked()) < 5 and time.monotonic() < give_up:
