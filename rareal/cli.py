@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands import labels
-from rareal.commands.options import DatasetArgument, Quiet, Units, resumable
+from rareal.commands import labels, start
+from rareal.commands.options import ConfigFile, DatasetArgument, Quiet, RunArgument, Units, resumable
 from rareal.errors import RarealError
 
 app = typer.Typer(
@@ -21,9 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Active learning of neural-network potentials for rare events, coupled to LAMMPS.",
 )
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML of the run.", show_default=False)]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+app.add_typer(start.app)  # commands are listed in the order in which one meets them
 
 
 @app.command()
@@ -97,16 +95,6 @@ def reference(
 
 def _bond(pair: tuple[int, int] | None) -> str:
     return f"bond {pair[0]}-{pair[1]} broke" if pair else "no bond broke"
-
-
-@app.command()
-def validate(config_file: ConfigFile) -> None:
-    """Read and check a YAML, and everything it names; write nothing."""
-    from rareal.config import load
-
-    config = load(config_file)
-    typer.echo(f"{config_file} is valid. All values, defaults included:\n")
-    typer.echo(config.resolved_yaml().rstrip())
 
 
 @app.command()

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
 from rareal.complaints import ABSENT, Problem, closest, join, problems, value_at
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
 from rareal.structure import read_structure
-from rareal.units import KCAL_MOL, Energy, parse_quantity
+from rareal.units import KCAL_MOL, Energy, Seconds
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
 FREE_KEYS = (
@@ -29,9 +29,6 @@ FREE_KEYS = (
     "labels.scratch", "labels.cache", "executor",
 )  # fmt: skip
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
-
-
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "s"))]
 
 
 class Labels(Section):
@@ -80,6 +77,18 @@ class Kinds:
     def module(self, kind: str) -> str:
         """The module behind a kind; a dotted path stands for itself."""
         return self.modules.get(kind, kind).partition(":")[0]
+
+    def schema(self, kind: str) -> type[Section]:
+        """The class of a kind's section.
+
+        Raises
+        ------
+        ImportError, AttributeError
+            If there is no such module, or no such class in it.
+        """
+        module, _, attribute = self.modules.get(kind, kind).partition(":")
+        found: type[Section] = getattr(importlib.import_module(module), attribute or "Config")
+        return found
 
 
 KINDS: dict[str, Kinds] = {
@@ -254,13 +263,13 @@ class TrainConfig(Tree):
 
 
 def load(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+    path: str | Path | YamlFile, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> Config:
     """Read and check a YAML; nothing is written.
 
     Parameters
     ----------
-    path : the YAML.
+    path : the YAML, or what would stand in it.
     overrides : values of top-level keys that replace the file's (from the command line); None is no override.
     kinds : the registry, `KINDS` if None.
 
@@ -298,9 +307,9 @@ def load_part(
     return _read(schema, source, given, overrides, kinds)[0]
 
 
-def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
+def _given(path: str | Path | YamlFile, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
     """The file, and its top level with the overrides in their places."""
-    source = read_yaml(Path(path))
+    source = path if isinstance(path, YamlFile) else read_yaml(Path(path))
     return source, {**source.data, **{key: value for key, value in (overrides or {}).items() if value is not None}}
 
 
@@ -409,16 +418,14 @@ def _schema(place: KeyPath, choice: Kinds, kind: Any, found: list[Problem]) -> t
         guess = closest(str(kind), choice.modules)
         found.append(Problem((*place, "kind"), kind, f"there is no such kind{guess}", cure))
         return None
-    module, _, attribute = choice.modules.get(kind, kind).partition(":")
     try:
-        schema = getattr(importlib.import_module(module), attribute or "Config")
+        return choice.schema(kind)
     except (ImportError, AttributeError) as error:
         if not own:
             raise
         cure = "install the package, or correct the path; the module needs a class `Config` and a function `build`"
         found.append(Problem((*place, "kind"), kind, f"the module cannot be used ({error})", cure))
         return None
-    return schema  # type: ignore[no-any-return]
 
 
 def _assemble(
