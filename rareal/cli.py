@@ -30,12 +30,22 @@ def run(
     directory: Annotated[Path | None, typer.Option("--dir", help="Run folder, instead of the YAML's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Root seed, instead of the YAML's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the YAML's.")] = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write the LAMMPS scripts of a round, with an untrained committee; run none."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn the potential; in a run folder that exists, go on where it stopped."""
     from rareal.config import load
 
     config = load(config_file, {"directory": directory, "seed": seed, "rounds": rounds})
+    if dry:
+        from rareal.dryrun import write_scripts
+
+        for script in write_scripts(config, directory or Path(f"{config.directory}-dry-run")):
+            typer.echo(script)
+        return
     from rareal.build import build_stages
     from rareal.loop import run_loop
     from rareal.progress import display

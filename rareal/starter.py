@@ -319,7 +319,7 @@ def _model(annotation: Any, value: Mapping[str, Any]) -> type[BaseModel] | None:
         waiting += get_args(item)
     kind = value.get("kind")
     same = [model for model in found if "kind" in model.model_fields and model.model_fields["kind"].default == kind]
-    return (same or found or [None])[0]
+    return next(iter(same or found), None)
 
 
 def _doc(schema: type[BaseModel]) -> str:

@@ -15,8 +15,9 @@ app = typer.Typer()
 INIT_HELP = """Write a commented YAML for a structure and an event.
 
 OUTPUT is STRUCTURE.yaml if not given; it must not exist. The engine is the first one that is installed and goes \
-with the structure. Every key of the configuration is in the file with what it means; those that are not set stand behind a #. \
-Editors that know the YAML language server complete and check it by rareal.schema.json, which is written beside it.
+with the structure. Every key of the configuration is in the file with what it means; those that are not set \
+stand behind a #. Editors that know the YAML language server complete and check it by rareal.schema.json, which is \
+written beside it.
 
 The event is --pull A B or --push A B, which drives two atoms (numbered from 1) apart or together, or what a sampler \
 does along one or more --cv: a kind, its atoms, and key=value.
@@ -117,7 +118,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=1))
     elif not broken:
-        typer.echo("nothing is broken")
+        typer.echo(checks.Finding("all", "ok", "nothing is broken"))
     if broken:
         typer.echo(f"{broken} broken", err=True)
         raise typer.Exit(1)
