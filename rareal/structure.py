@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +33,13 @@ def read_structure(path: Path) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            atoms = ase.io.read(path)
+            atoms: Any = ase.io.read(path)
     except KeyError as error:
         message = f"{path} has an unknown element {error}; correct the symbol"
         raise Misfit("structure", message) from error
     except Exception as error:  # every reader of ASE fails in its own way
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise Misfit("structure", f"ASE cannot read {path} ({reason}); give a complete file, e.g. XYZ") from error
-    if isinstance(atoms, list):
-        raise Misfit("structure", f"{path} holds no structure; give a complete file, e.g. XYZ")
     frame = Frame(
         numbers=np.asarray(atoms.numbers, dtype=np.int64),
         positions=np.asarray(atoms.positions, dtype=np.float64),
