@@ -104,7 +104,8 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     value = value_at(raw, location)
     if code in ("extra_forbidden", "invalid_key"):
         name = str(location[-1])
-        valid = list(dict.fromkeys([*parent.model_fields, *getattr(parent, "elsewhere", ())])) if parent else []
+        owner = parent or (schema if len(location) == 1 else None)
+        valid = list(dict.fromkeys([*owner.model_fields, *getattr(owner, "elsewhere", ())])) if owner else []
         # a number is no place in a list here
         key_path = (*key_path[:-1], name)
         return Problem(key_path, value, f"unknown key{closest(name, valid)}", f"valid here: {', '.join(valid)}")
