@@ -2,8 +2,8 @@
 
 A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
 
-``start`` the starting structure; ``cv`` the collective variable; ``engine`` the level of theory; ``elements`` the
-chemical symbols of the structure, in the model's order; ``seeds`` one per committee member (models only).
+``start`` the starting structure; ``cv`` the first collective variable, ``variables`` all of them; ``engine`` the level
+of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member (models only).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from rareal.check import Check
 from rareal.config import Config, TrainConfig, Tree
+from rareal.cv import Variable
+from rareal.cv import names as cv_names
 from rareal.data.augment import noise_copies
 from rareal.data.split import split
 from rareal.errors import ConfigError, RunFolderError
@@ -60,16 +62,16 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
             f"{section}.kind: `build` of {config.module(section).__name__} asks for {', '.join(missing)}; "
             f"it can have {', '.join(parts)}"
         )
-    return build(getattr(config, section), **{item.name: parts[item.name] for item in wanted if item.name in parts})
+    return build(config.section(section), **{item.name: parts[item.name] for item in wanted if item.name in parts})
 
 
 def build_stages(config: Config) -> Stages:
     """The stages of a run. They are light: what computes is made where it computes."""
     start = config.frame
     elements = elements_of(start.numbers)
-    cv = make(config, "cv", start=start)
+    variables = build_variables(config)
     engine: Engine = make(config, "engine", start=start)
-    parts = {"start": start, "cv": cv, "engine": engine, "elements": elements}
+    parts = {"start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements}
     settings: Any = config  # the sections' own types are their modules' business
 
     def limit(trajectories: Sequence[Trajectory]) -> float:
@@ -84,7 +86,7 @@ def build_stages(config: Config) -> Stages:
         split=build_split(config),
         trainer=Training(config, elements, parts),
         sampler=make(config, "sampler", **parts),
-        check=Check(settings.check, start, cv.atoms, committee_surface),
+        check=Check(settings.check, start, ends_of(variables[0]), committee_surface),
         threshold=limit,
         selector=make(config, "selection", **parts),
         augment=augment,
@@ -93,6 +95,37 @@ def build_stages(config: Config) -> Stages:
         velocity_seeds=velocity_seeds(walkers(config)),
         executors=executors,
     )
+
+
+def build_variables(config: Config) -> tuple[Variable, ...]:
+    """The collective variables; the first one is the event's.
+
+    Raises
+    ------
+    ConfigError
+        If two of them have the same name, which modules of the user's own may give.
+    """
+    names = cv_names(config.cv)
+    made: list[Variable] = []
+    for number, name in enumerate(names, start=1):
+        variable: Variable = make(config, f"cv[{number}]", start=config.frame, name=name)
+        if variable.name in [other.name for other in made]:
+            raise ConfigError(f"cv[{number}]: its `build` made a second variable '{variable.name}'; it is given `name`")
+        made.append(variable)
+    return tuple(made)
+
+
+def ends_of(variable: Variable) -> tuple[int, int]:
+    """The two atoms that the quasi-static pull moves.
+
+    Raises
+    ------
+    ConfigError
+        If the variable is no distance between two atoms.
+    """
+    if variable.ends is None:
+        raise ConfigError(f"cv: '{variable.name}' has no two ends to pull; the first variable must be a distance")
+    return variable.ends
 
 
 def build_executors(config: Config) -> Executors:
@@ -215,7 +248,7 @@ def find_reference(config: Config, engine: Engine) -> Reference | None:
 
 def build_reference(config: Config, folder: Path, pulls: int | None, display: Display) -> Reference:
     """Drive the event with the engine itself, ``pulls`` times (None: once per walker)."""
-    cv = make(config, "cv", start=config.frame)
+    cv = build_variables(config)[0]
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
     workers = getattr(config.executor.sample, "workers", None) or cores()
@@ -224,7 +257,7 @@ def build_reference(config: Config, folder: Path, pulls: int | None, display: Di
     sampler = EngineSampler(settings.sampler, cv, config.frame, worker, workers)
     seeds = velocity_seeds(pulls or walkers(config))
     with worker, display.stage("reference") as progress:
-        return compute(sampler, worker, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)
+        return compute(sampler, worker, config.frame, ends_of(cv), settings.check.rupture, folder, seeds, progress)
 
 
 def walkers(config: Config) -> int:

@@ -56,7 +56,7 @@ class DippedEngine:
 def main() -> None:
     from sensitivity import DippedEngine as Dipped
 
-    from rareal.build import make
+    from rareal.build import build_variables, make
     from rareal.config import load
     from rareal.progress import display
     from rareal.reference import velocity_seeds
@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
 
     config = load(Path(__file__).parent / "hexane.yaml")
-    cv, engine = make(config, "cv"), make(config, "engine")
+    cv, engine = build_variables(config)[0], make(config, "engine")
     works = {}
     with display() as shown:
         for name, used in (("plain", engine), ("dipped", Dipped(engine, options.depth * KCAL_MOL))):

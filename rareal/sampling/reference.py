@@ -94,10 +94,12 @@ class EngineSampler:
     def _claim(self, folder: Path) -> None:
         """A folder holds one engine and one protocol."""
         unrelated = {"walkers", "patience", "keep_dumps", "driver"}
+        first, second = (group.atoms for group in self.cv.groups)
+        ends = [first[0] + 1, second[0] + 1] if self.cv.ends else [[k + 1 for k in atoms] for atoms in (first, second)]
         identity = {
             "engine": self.engine.hash,
             "protocol": self.config.model_dump(mode="json", exclude=unrelated),
-            "atoms": [atom + 1 for atom in self.cv.atoms],
+            "atoms": ends,
             "numbers": self.start.numbers.tolist(),
             "positions": self.start.positions.tolist(),
         }

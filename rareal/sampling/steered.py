@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rareal import cv
 from rareal.cv import Distance
 from rareal.errors import ModelFileError, SamplingError
 from rareal.files import write_text
@@ -49,6 +50,8 @@ class Config(Section):
 
     def check_against(self, config: Any) -> None:
         """Refuse a spring that does not move."""
+        if getattr(config.cv[0], "kind", "") in cv.KINDS.keys() - {"distance"}:
+            raise Misfit("kind", "steered MD pulls at a distance; the first variable of `cv` is none")
         if self.velocity == 0:
             raise Misfit("velocity", "a spring that stands still drives nothing; give e.g. '1 angstrom/ps'")
 

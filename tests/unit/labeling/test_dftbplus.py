@@ -254,7 +254,7 @@ class TestHexane:
         """Energy is conserved, but for what the spring does and the thermostat takes."""
         start = hexane()
         settings = Steered(steps=20, relaxation_steps=5, walkers=1)
-        coordinate = cv.build(cv.Config(kind="distance", atoms=(1, 6)))
+        coordinate = cv.Distance((0, 5))
         worker = Worker(self.build(interface=interface))
         (pull,) = EngineSampler(settings, coordinate, start, worker).sample(tmp_path / "reference", [1])
         assert pull.note == ""
