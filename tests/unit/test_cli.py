@@ -203,26 +203,26 @@ def test_plugin(command: Command) -> None:
     assert "22 Jul 2025" in out
 
 
-def processor_time(arguments: list[str], folder: Path) -> tuple[float, str]:
-    """Seconds of processor time of a command, with all that it starts, and its output; what else runs does not count."""
+def processor_time(arguments: list[str]) -> tuple[float, str]:
+    """Seconds of processor time of a command and all that it starts, and its output; what else runs does not count."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-P", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", *arguments], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
-def quick(arguments: list[str], folder: Path, seconds: float) -> str:
-    """The output of a command that takes less than so many seconds, on a processor that may be shared, in one of five."""
+def quick(arguments: list[str], seconds: float) -> str:
+    """The output of a command that takes less than so many seconds, in one of five times: processors are shared."""
     times = []
     for _ in range(5):
-        time, out = processor_time(arguments, folder)
+        time, out = processor_time(arguments)
         if time < seconds:
             return out
         times.append(time)
     raise AssertionError(f"{arguments} takes {times} s")
 
 
-def test_help_is_instant_because_it_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['rareal', '--help']\n"
         "from rareal.cli import main\n"
@@ -230,11 +230,11 @@ def test_help_is_instant_because_it_imports_nothing_heavy(tmp_path: Path) -> Non
         "except SystemExit: pass\n"
         "print([name for name in ('numpy', 'torch', 'ase', 'pydantic', 'yaml', 'pint') if name in sys.modules])"
     )
-    out = quick(["-c", code], tmp_path, 0.3)
+    out = quick(["-c", code], 0.3)
     assert out.splitlines()[-1] == "[]"
     assert "reference" in out
 
 
-def test_validate_takes_less_than_two_seconds_with_a_label_measured(case: Path) -> None:
-    out = quick(["-m", "rareal", "validate", "hexane.yaml", "--limit", "60"], case, 2.0)
+def test_validate_takes_less_than_two_seconds_with_a_label_measured() -> None:
+    out = quick(["-m", "rareal", "validate", str(EXAMPLES / "hexane.yaml"), "--limit", "60"], 2.0)
     assert "one label:" in out
