@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rareal.config import EXECUTOR, KINDS, Config, Executors, Kinds, TrainConfig, Tree
 from rareal.files import write_text
@@ -71,8 +71,12 @@ def write(path: Path, command: str = "run") -> Path:
 
 
 def needs_keys(schema: type[BaseModel]) -> bool:
-    """Whether a section has keys without a default."""
-    return any(field.is_required() for field in schema.model_fields.values())
+    """Whether a section cannot be without any key."""
+    try:
+        schema.model_validate({})
+    except ValidationError:
+        return True
+    return False
 
 
 def section(name: str, choice: Kinds, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import numpy as np
+
 from rareal.config import load, load_training
-from rareal.errors import ConfigError
+from rareal.errors import ConfigError, SamplingError
 from rareal.labelconfig import load_labels
 
 GOLDEN = Path(__file__).parents[1] / "data" / "config_errors.txt"
@@ -190,6 +192,31 @@ def no_shared_library(stack: contextlib.ExitStack) -> None:
     stack.enter_context(mock.patch.object(sys, "prefix", str(Path("nowhere").absolute())))
 
 
+def colvar(*statements: str) -> str:
+    """A collective variable as a text of Colvars."""
+    lines = "".join(f"      {line}\n" for statement in statements for line in _broken(statement))
+    return f"cv:\n  kind: colvars\n  text: |\n    colvar {{\n{lines}    }}"
+
+
+def _broken(statement: str) -> list[str]:
+    """Braces at the ends of lines, as Colvars wants them."""
+    text = statement.replace("{", "{\n").replace("}", "\n}\n")
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def colvars_says(refused: str = "", value: float = 0.0) -> Setup:
+    """What Colvars would say, without running it."""
+
+    def make(stack: contextlib.ExitStack) -> None:
+        from rareal.cv import verbatim
+
+        answer = {"side_effect": SamplingError(refused)} if refused else {"return_value": np.array([value])}
+        stack.enter_context(mock.patch.object(verbatim, "colvars_values", **answer))
+
+    return make
+
+
+SKEW = '3\nLattice="9 1 0 0 9 0 0 0 9"\n' + WATER[3:]
 SKF = "slater_koster: skf"
 PAIRS = ("H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf")
 BH = "2\n\nB 0 0 0\nH 1.23 0 0\n"
@@ -277,6 +304,38 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("cv: {kind: distance, atoms: [1, two]}"),
         Case("cv: {kind: distance, atoms: 1}"),
         Case("cv: {kind: distance, atoms: [1, 2, 3]}"),
+        Case("cv: {kind: distance, atoms: [1, 2], groups: [[1], [2]]}"),
+        Case("cv: {kind: distance, groups: [[1], [2, 2]]}"),
+        Case("cv: {kind: distance, groups: [[1], [1, 2]]}"),
+        Case("cv: {kind: distance, atoms: [1, 2], name: my cv}"),
+        Case("cv: {kind: distance, atoms: [1, 2], name: work}"),
+        Case("cv: []"),
+        Case("cv: [{atoms: [1, 2], name: a}, {atoms: [1, 3], name: A}]"),
+        Case("cv: [{atoms: [1, 2]}, 3]"),
+        Case("cv: {kind: angle, atoms: [1, 2]}"),
+        Case("cv: {kind: difference, pairs: [[1, 2], [1, 1]]}"),
+        Case("cv: {kind: difference, pairs: [[1, 2], [2, 1]]}"),
+        Case("cv: {kind: difference, pairs: [[1, 2]]}"),
+        Case("cv: {kind: difference, pairs: [[1, 2], [1, 3], [2, 3]]}"),
+        Case("cv: {kind: combination, pairs: [[1, 2]], coefficients: [0]}"),
+        Case("cv: {kind: combination, pairs: [[1, 2]], coefficients: [1, 2]}"),
+        Case("cv: {kind: coordination, groups: [[1], [1, 2]], r0: 1.2}"),
+        Case("cv: {kind: coordination, groups: [[1], [2, 3]], r0: 1.2, exponents: [6, 3]}"),
+        Case("cv: {kind: coordination, groups: [[1], [2, 3]], r0: 1.2}", structure=SKEW),
+        Case("cv: {kind: rmsd, atoms: [1, 2, 2]}"),
+        Case("cv: {kind: rmsd, reference: nowhere.xyz}"),
+        Case("cv: rmsd", structure="2\n\nH 0 0 0\nH 0 0 0.74\n"),
+        Case("cv: {kind: rmsd, reference: [[O, 0, 0, 0], [H, 1, 0, 0]]}"),
+        Case("cv: {kind: rmsd, reference: [[O, 0, 0, 0], [C, 1, 0, 0], [H, 0, 1, 0]]}"),
+        Case("cv: {kind: colvars, text: width 1}"),
+        Case("cv: {kind: colvars, text: 'colvar {'}"),
+        Case(colvar("width 1")),
+        Case(colvar("name 1st")),
+        Case(colvar("name work")),
+        Case(colvar("name a", "distance { group1 { indexFile x.ndx } }")),
+        Case(colvar("name a", "distance { group1 { atomNumbers 1 } group2 { atomNumbers 4 } }")),
+        Case(colvar("name a", "nonsense { }"), setup=colvars_says(refused="unknown keyword")),
+        Case(colvar("name a", "distance { group1 { atomNumbers 1 } }"), setup=colvars_says(value=float("nan"))),
     ),
     "Label engines": (
         Case("engine: {kind: tblite, multiplicity: 2}"),
