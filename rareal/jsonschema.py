@@ -13,9 +13,10 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from rareal.config import EXECUTOR, KINDS, Config, Executors, Kinds, TrainConfig, Tree
+from rareal.config import EXECUTOR, KINDS, Config, Executors, TrainConfig, Tree
 from rareal.files import write_text
 from rareal.labelconfig import LabelConfig
+from rareal.sections import Kinds
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """What editors understand best."""

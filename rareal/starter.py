@@ -18,11 +18,12 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from rareal.complaints import closest, join
-from rareal.config import EXECUTOR, KINDS, Config, Executors, Kinds, load
+from rareal.config import EXECUTOR, KINDS, Config, Executors, load
 from rareal.errors import ConfigError
 from rareal.files import write_text
 from rareal.jsonschema import FILE, MODELINE
 from rareal.jsonschema import write as write_schema
+from rareal.sections import Kinds
 from rareal.yamlfile import YamlFile
 
 WIDTH = 120
