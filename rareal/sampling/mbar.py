@@ -1,0 +1,265 @@
+"""The free energy along a collective variable from umbrella windows, by MBAR.
+
+M. R. Shirts and J. D. Chodera, J. Chem. Phys. 2008, 129, 124105; the solver is theirs (`pymbar`). The profile is
+F(x) = -kT ln p(x) of the variable itself: for a distance in space it contains -2 kT ln r, which is geometry and no
+force between the atoms. Metadynamics (Colvars) gives the same F, so the two can be compared as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from rareal.errors import InstallationError, SamplingError
+from rareal.records import Array
+from rareal.units import KB
+
+OVERLAP = 0.03
+"""Share of a window's samples that its neighbour should claim. P. V. Klimovich, M. R. Shirts and D. L. Mobley,
+J. Comput.-Aided Mol. Des. 2015, 29, 397: below 0.03 a free-energy difference and its error cannot be relied on."""
+
+SEVERED = 1e-4
+"""Below this overlap two windows have nothing in common: what MBAR puts between them is made up."""
+
+FEWEST = 10
+"""Uncorrelated samples that a window should have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Harmonic restraints ½ k (x - c)² on one variable and what was sampled under them.
+
+    Attributes
+    ----------
+    centers : [W] c, in the variable's unit, from the event's start to its end.
+    constants : [W] k, eV per unit².
+    samples : per window [S] values of the variable in the order of time, equilibration left out.
+    temperature : K.
+    period : of the variable, or None.
+    """
+
+    centers: Array
+    constants: Array
+    samples: Sequence[Array]
+    temperature: float
+    period: float | None = None
+
+    def energies(self, values: Array) -> Array:
+        """Of all restraints at the values [S], [W, S] in kT."""
+        away = wrapped(values[None, :] - self.centers[:, None], self.period)
+        energies: Array = 0.5 * self.constants[:, None] * away**2 / (KB * self.temperature)
+        return energies
+
+
+@dataclass(frozen=True, eq=False)
+class FreeEnergy:
+    """A profile joined from windows.
+
+    Attributes
+    ----------
+    coordinate : [K] centres of the bins, rising.
+    energy : [K] eV, zero in the basin that the event starts from; nan where a bin is empty.
+    error : [K] standard error of ``energy``, by bootstrap.
+    barrier, barrier_error : from that basin to the top, eV; nan where the windows do not join.
+    overlap : [W, W] share of the samples of each window (row) that belong as well to each other (column).
+    inefficiency : [W] time steps of the samples per uncorrelated one; nan for an empty window.
+    note : empty, or what is wrong.
+    """
+
+    coordinate: Array
+    energy: Array
+    error: Array
+    barrier: float
+    barrier_error: float
+    overlap: Array
+    inefficiency: Array
+    note: str
+
+
+def wrapped(difference: Array, period: float | None) -> Array:
+    """A difference of the variable, the shortest way round where it is periodic."""
+    return difference if period is None else difference - period * np.round(difference / period)
+
+
+def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, resamples: int = 50) -> FreeEnergy:
+    """Join the windows.
+
+    Parameters
+    ----------
+    windows : restraints and samples.
+    bin_width : of the profile, in the variable's unit.
+    rng : of the bootstrap, which draws anew within each window.
+    resamples : draws of the bootstrap.
+
+    Raises
+    ------
+    SamplingError
+        If no window has samples.
+    InstallationError
+        If pymbar is missing.
+    """
+    notes = []
+    kept = [k for k, values in enumerate(windows.samples) if len(values) > 1]
+    if not kept:
+        raise SamplingError("no window of the umbrella sampling has samples; see why the walkers ended early")
+    if len(kept) < len(windows.samples):
+        empty = [k + 1 for k in range(len(windows.samples)) if k not in kept]
+        notes.append(f"no samples in window {_listed(empty)}")
+    thinned, inefficiency = [], np.full(len(windows.samples), math.nan)
+    for k in kept:
+        inefficiency[k] = _inefficiency(windows, k)
+        # rounded up: a correlation left in makes every error too small
+        stride = math.ceil(inefficiency[k] - 1e-9)
+        thinned.append(np.asarray(windows.samples[k], dtype=np.float64)[::stride])
+    short = [k + 1 for k, values in zip(kept, thinned, strict=True) if len(values) < FEWEST]
+    if short:
+        notes.append(f"fewer than {FEWEST} uncorrelated samples in window {_listed(short)}: sample longer")
+    part = Windows(windows.centers[kept], windows.constants[kept], thinned, windows.temperature, windows.period)
+    energies, overlap = _solve(part)
+    joined = np.full((len(windows.samples),) * 2, math.nan)
+    joined[np.ix_(kept, kept)] = overlap
+    gaps, severed = _gaps(part, overlap)
+    notes += gaps
+    edges = _edges(part, bin_width)
+    profile = _profile(part, energies, edges)
+    again = np.array([_resampled(part, energies, edges, rng) for _ in range(resamples)])
+    forward = bool(windows.centers[-1] >= windows.centers[0])
+    bottom, top, hindered = summit(profile if forward else profile[::-1])
+    if not forward:
+        bottom, top = len(profile) - 1 - bottom, len(profile) - 1 - top
+    if not hindered:
+        notes.append("no basin behind the top: the barrier is the rise to the highest point of the profile")
+    zero = again - again[:, bottom : bottom + 1]
+    spread = np.sqrt(_variance(zero))
+    return FreeEnergy(
+        coordinate=0.5 * (edges[1:] + edges[:-1]),
+        energy=profile - profile[bottom],
+        error=spread,
+        barrier=math.nan if severed else float(profile[top] - profile[bottom]),
+        barrier_error=math.nan if severed else float(spread[top]),
+        overlap=joined,
+        inefficiency=inefficiency,
+        note="; ".join(notes),
+    )
+
+
+def summit(profile: Array) -> tuple[int, int, bool]:
+    """Bottom of the first basin and top of the barrier behind it, and whether there is another basin behind the top.
+
+    The top is the point that lies highest above the lower of the lowest points before and behind it, so walls at both
+    ends of the profile are none. Without a basin behind any point it is the largest rise above what lies before.
+    """
+    filled = np.where(np.isfinite(profile), profile, -np.inf)  # an empty bin is no top, ...
+    low = np.where(np.isfinite(profile), profile, np.inf)  # ... and no bottom
+    before = np.minimum.accumulate(low)
+    behind = np.minimum.accumulate(low[::-1])[::-1]
+    rise, fall = filled - before, filled - behind
+    heights = np.minimum(rise, fall)
+    hindered = bool(heights.max() > 0)
+    top = int(np.argmax(heights if hindered else rise))
+    return int(np.argmin(low[: top + 1])), top, hindered
+
+
+def pymbar() -> Any:
+    """The package, without its advice about an accelerator.
+
+    Raises
+    ------
+    InstallationError
+        If it is not there.
+    """
+    logging.getLogger("pymbar").setLevel(logging.ERROR)
+    try:
+        import pymbar as package
+        from pymbar import timeseries  # noqa: F401
+    except ImportError as error:
+        raise InstallationError(f"umbrella sampling needs pymbar: pip install 'pymbar>=4' ({error})") from error
+    return package
+
+
+def _inefficiency(windows: Windows, k: int) -> float:
+    """Samples per uncorrelated one, 1 + 2 τ; all of them for a variable that does not move."""
+    away = wrapped(np.asarray(windows.samples[k]) - windows.centers[k], windows.period)
+    if np.ptp(away) < 1e-12:
+        return float(len(away))
+    return float(pymbar().timeseries.statistical_inefficiency(away))
+
+
+def _solve(windows: Windows, guess: Array | None = None) -> tuple[Array, Array]:
+    """Free energies of the windows [W], kT, and their overlap [W, W]."""
+    values = np.concatenate(list(windows.samples))
+    counts = np.array([len(samples) for samples in windows.samples])
+    reduced = windows.energies(values)
+    solver = pymbar().MBAR(reduced, counts, initial_f_k=guess)
+    energies = np.asarray(solver.f_k, dtype=np.float64)
+    log = energies[:, None] - reduced
+    weights = np.exp(log - logsumexp(log, axis=0, b=counts[:, None]))
+    return energies, (weights @ weights.T) * counts
+
+
+def _profile(windows: Windows, energies: Array, edges: Array) -> Array:
+    """Free energy of the bins, eV: equation 9 of Shirts and Chodera for the state without restraint."""
+    values = np.concatenate(list(windows.samples))
+    counts = np.array([len(samples) for samples in windows.samples])
+    log = -logsumexp(energies[:, None] - windows.energies(values), axis=0, b=counts[:, None])
+    which = np.digitize(_unrolled(windows, values), edges) - 1
+    sums = [logsumexp(log[which == b]) if np.any(which == b) else -math.inf for b in range(len(edges) - 1)]
+    found = np.array(sums)
+    found[~np.isfinite(found)] = math.nan
+    result: Array = -KB * windows.temperature * found
+    return result
+
+
+def _resampled(windows: Windows, energies: Array, edges: Array, rng: np.random.Generator) -> Array:
+    drawn = [rng.choice(samples, len(samples)) for samples in windows.samples]
+    again = Windows(windows.centers, windows.constants, drawn, windows.temperature, windows.period)
+    return _profile(again, _solve(again, energies)[0], edges)
+
+
+def _variance(draws: Array) -> Array:
+    """Over the draws [B, K]; nan for a bin that most of them miss."""
+    known = np.isfinite(draws)
+    counts = known.sum(axis=0)
+    filled = np.where(known, draws, 0.0)
+    mean = filled.sum(axis=0) / np.maximum(counts, 1)
+    total = (np.where(known, draws - mean, 0.0) ** 2).sum(axis=0)
+    return np.where(counts > max(1, len(draws) // 2), total / np.maximum(counts - 1, 1), math.nan)
+
+
+def _unrolled(windows: Windows, values: Array) -> Array:
+    """Values within half a period of the middle of the windows; as they are where there is no period."""
+    middle = 0.5 * (windows.centers[0] + windows.centers[-1])
+    return middle + wrapped(values - middle, windows.period)
+
+
+def _edges(windows: Windows, width: float) -> Array:
+    """Edges of bins that cover the windows, outside of which nothing is sampled evenly."""
+    low, high = float(windows.centers.min()), float(windows.centers.max())
+    count = max(2, round((high - low) / width))
+    return np.linspace(low, high, count + 1)
+
+
+def _gaps(windows: Windows, overlap: Array) -> tuple[list[str], bool]:
+    """Where neighbouring windows do not overlap, and whether somewhere not at all."""
+    order: NDArray[np.int64] = np.argsort(windows.centers)
+    notes, worst = [], 1.0
+    for left, right in zip(order[:-1], order[1:], strict=True):
+        shared = float(min(overlap[left, right], overlap[right, left]))
+        worst = min(worst, shared)
+        if shared < OVERLAP:
+            places = f"{windows.centers[left]:.4g} and {windows.centers[right]:.4g}"
+            notes.append(f"windows at {places} overlap by {shared:.2g}, less than {OVERLAP}")
+    if notes:
+        notes.append("put the windows closer, or take a smaller force constant, or sample longer")
+    return notes, worst < SEVERED
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
