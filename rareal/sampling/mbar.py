@@ -115,9 +115,8 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     thinned, inefficiency = [], np.full(len(windows.samples), math.nan)
     for k in kept:
         inefficiency[k] = _inefficiency(windows, k)
-        # rounded up: a correlation left in makes every error too small
-        stride = math.ceil(inefficiency[k] - 1e-9)
-        thinned.append(np.asarray(windows.samples[k], dtype=np.float64)[::stride])
+        rows = np.arange(0, len(windows.samples[k]), inefficiency[k]).astype(np.int64)
+        thinned.append(np.asarray(windows.samples[k], dtype=np.float64)[rows])
     short = [k + 1 for k, values in zip(kept, thinned, strict=True) if len(values) < FEWEST]
     if short:
         notes.append(f"fewer than {FEWEST} uncorrelated samples in window {_listed(short)}: sample longer")
@@ -134,10 +133,15 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     bottom, top, hindered = summit(profile if forward else profile[::-1])
     if not forward:
         bottom, top = len(profile) - 1 - bottom, len(profile) - 1 - top
+    spread = np.sqrt(_variance(again - again[:, bottom : bottom + 1]))
+    holes = edges[:-1][~np.isfinite(profile)]
+    if len(holes):
+        notes.append(f"nothing was sampled at {holes[0]:.4g}" + (" and elsewhere" if len(holes) > 1 else ""))
+    drift = _drift(part, edges, top, bottom) if not severed else 0.0
+    if abs(drift) > 3 * 2 * spread[top]:
+        notes.append(f"the second half of the samples gives a barrier {drift:+.3f} eV away from the first: sample longer")
     if not hindered:
         notes.append("no basin behind the top: the barrier is the rise to the highest point of the profile")
-    zero = again - again[:, bottom : bottom + 1]
-    spread = np.sqrt(_variance(zero))
     return FreeEnergy(
         coordinate=0.5 * (edges[1:] + edges[:-1]),
         energy=profile - profile[bottom],
@@ -221,6 +225,19 @@ def _resampled(windows: Windows, energies: Array, edges: Array, rng: np.random.G
     drawn = [rng.choice(samples, len(samples)) for samples in windows.samples]
     again = Windows(windows.centers, windows.constants, drawn, windows.temperature, windows.period)
     return _profile(again, _solve(again, energies)[0], edges)
+
+
+def _drift(windows: Windows, edges: Array, top: int, bottom: int) -> float:
+    """Barrier of the later halves of all windows less that of the earlier ones, eV; 0 where a half lacks samples."""
+    heights = []
+    for late in (False, True):
+        halves = [values[len(values) // 2 :] if late else values[: len(values) // 2] for values in windows.samples]
+        if min(map(len, halves)) < FEWEST:
+            return 0.0
+        half = Windows(windows.centers, windows.constants, halves, windows.temperature, windows.period)
+        profile = _profile(half, _solve(half)[0], edges)
+        heights.append(profile[top] - profile[bottom])
+    return float(np.nan_to_num(heights[1] - heights[0]))
 
 
 def _variance(draws: Array) -> Array:
