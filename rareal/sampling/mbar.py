@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     short = [k + 1 for k, values in zip(kept, thinned, strict=True) if len(values) < FEWEST]
     if short:
         notes.append(f"fewer than {FEWEST} uncorrelated samples in window {_listed(short)}: sample longer")
-    part = Windows(windows.centers[kept], windows.constants[kept], thinned, windows.temperature, windows.period)
+    part = replace(windows, centers=windows.centers[kept], constants=windows.constants[kept], samples=thinned)
     energies, overlap = _solve(part)
     joined = np.full((len(windows.samples),) * 2, math.nan)
     joined[np.ix_(kept, kept)] = overlap
@@ -130,14 +130,17 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     profile = _profile(part, energies, edges)
     again = np.array([_resampled(part, energies, edges, rng) for _ in range(resamples)])
     forward = bool(windows.centers[-1] >= windows.centers[0])
-    bottom, top, hindered = summit(profile if forward else profile[::-1])
+    noise = 2 * np.nanmedian(np.sqrt(_variance(again - again[:, [np.nanargmin(profile)]])))
+    least = max(float(noise), 0.5 * KB * windows.temperature)
+    bottom, top, hindered = summit(profile if forward else profile[::-1], least)
     if not forward:
         bottom, top = len(profile) - 1 - bottom, len(profile) - 1 - top
     spread = np.sqrt(_variance(again - again[:, bottom : bottom + 1]))
     holes = edges[:-1][~np.isfinite(profile)]
     if len(holes):
         notes.append(f"nothing was sampled at {holes[0]:.4g}" + (" and elsewhere" if len(holes) > 1 else ""))
-    drift = _drift(part, edges, top, bottom) if not severed else 0.0
+    whole = [windows.samples[k] for k in kept]
+    drift = 0.0 if severed else _drift(replace(part, samples=whole), edges, top, bottom)
     if abs(drift) > 3 * 2 * spread[top]:
         notes.append(f"the second half of the samples gives a barrier {drift:+.3f} eV away from the first: sample longer")
     if not hindered:
@@ -154,8 +157,10 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     )
 
 
-def summit(profile: Array) -> tuple[int, int, bool]:
+def summit(profile: Array, least: float) -> tuple[int, int, bool]:
     """Bottom of the first basin and top of the barrier behind it, and whether there is another basin behind the top.
+
+    A basin is at least ``least`` deep; what is less is noise.
 
     The top is the point that lies highest above the lower of the lowest points before and behind it, so walls at both
     ends of the profile are none. Without a basin behind any point it is the largest rise above what lies before.
@@ -166,7 +171,7 @@ def summit(profile: Array) -> tuple[int, int, bool]:
     behind = np.minimum.accumulate(low[::-1])[::-1]
     rise, fall = filled - before, filled - behind
     heights = np.minimum(rise, fall)
-    hindered = bool(heights.max() > 0)
+    hindered = bool(heights.max() > least)
     top = int(np.argmax(heights if hindered else rise))
     return int(np.argmin(low[: top + 1])), top, hindered
 
@@ -223,7 +228,7 @@ def _profile(windows: Windows, energies: Array, edges: Array) -> Array:
 
 def _resampled(windows: Windows, energies: Array, edges: Array, rng: np.random.Generator) -> Array:
     drawn = [rng.choice(samples, len(samples)) for samples in windows.samples]
-    again = Windows(windows.centers, windows.constants, drawn, windows.temperature, windows.period)
+    again = replace(windows, samples=drawn)
     return _profile(again, _solve(again, energies)[0], edges)
 
 
@@ -234,7 +239,7 @@ def _drift(windows: Windows, edges: Array, top: int, bottom: int) -> float:
         halves = [values[len(values) // 2 :] if late else values[: len(values) // 2] for values in windows.samples]
         if min(map(len, halves)) < FEWEST:
             return 0.0
-        half = Windows(windows.centers, windows.constants, halves, windows.temperature, windows.period)
+        half = replace(windows, samples=halves)
         profile = _profile(half, _solve(half)[0], edges)
         heights.append(profile[top] - profile[bottom])
     return float(np.nan_to_num(heights[1] - heights[0]))

@@ -57,7 +57,7 @@ def test_harmonic_well_comes_back_within_its_error() -> None:
 def test_barrier_of_the_double_well(direction: int) -> None:
     """The bootstrap's error is that of the barrier: over many draws the two are alike."""
     centers = direction * np.linspace(-1.2, 1.2, 13)
-    found = [joined(sampled(double_well, centers, 4.0, 100, seed)) for seed in range(5)]
+    found = [joined(sampled(double_well, centers, 4.0, 150, seed)) for seed in range(5)]
     barriers = np.array([one.barrier for one in found])
     errors = np.array([one.barrier_error for one in found])
     assert all(one.note == "" for one in found)
@@ -65,8 +65,9 @@ def test_barrier_of_the_double_well(direction: int) -> None:
     # chi-squared of 5 barriers; 1e-3 of all sets lie outside
     assert 0.2 < np.sum(((barriers - BARRIER) / errors) ** 2) < 21
     assert np.mean(errors) < 0.016
-    energies = np.array([one.energy - one.energy.min() for one in found])
-    assert np.mean(energies, axis=0) == pytest.approx(double_well(found[0].coordinate), abs=0.012)
+    energies = np.mean([one.energy for one in found], axis=0)
+    exact = double_well(found[0].coordinate)
+    assert energies - energies.mean() == pytest.approx(exact - exact.mean(), abs=0.015)
 
 
 def test_correlated_samples_count_less() -> None:
@@ -98,12 +99,12 @@ def test_periodic_variable_goes_round() -> None:
     found = joined(Windows(centers, np.full(25, constant), samples, TEMPERATURE, 360.0), 10.0)
     exact = 0.05 * (1 + np.cos(np.deg2rad(3 * found.coordinate)))
     assert found.coordinate.min() > 60.0
-    assert found.energy - found.energy.mean() == pytest.approx(exact - exact.mean(), abs=0.012)
+    assert found.energy - found.energy.mean() == pytest.approx(exact - exact.mean(), abs=0.015)
     assert found.barrier == pytest.approx(0.1, abs=0.012)
 
 
 def test_windows_that_barely_overlap_are_named() -> None:
-    found = joined(sampled(double_well, np.linspace(-1.2, 1.2, 9), 12.0, 200, seed=1))
+    found = joined(sampled(double_well, np.linspace(-1.2, 1.2, 9), 5.0, 200, seed=1))
     assert "windows at -0.3 and 0 overlap by" in found.note
     assert "put the windows closer" in found.note
     assert np.isfinite(found.barrier)
@@ -134,8 +135,8 @@ def test_few_samples_are_said() -> None:
 def test_samples_that_drift_are_said() -> None:
     """Every window's second half comes from a potential with twice the barrier."""
     centers = np.linspace(-1.2, 1.2, 13)
-    early = sampled(double_well, centers, 6.0, 150, seed=1)
-    late = sampled(lambda x: 2 * double_well(x), centers, 6.0, 150, seed=2)
+    early = sampled(double_well, centers, 4.0, 300, seed=1)
+    late = sampled(lambda x: 2 * double_well(x), centers, 4.0, 300, seed=2)
     samples = [np.concatenate(pair) for pair in zip(early.samples, late.samples, strict=True)]
     found = joined(Windows(centers, early.constants, samples, TEMPERATURE))
     assert "the second half of the samples gives a barrier +0." in found.note
@@ -163,10 +164,11 @@ def test_a_variable_that_stands_still_is_one_sample() -> None:
         ([0, 1, 2, 3], (0, 3, False)),
         ([2, 0, np.nan, 3, 1], (1, 3, True)),
         ([0, 1, 0, 4, 3.5, 5, 2, 8], (0, 5, True)),
+        ([9, 5, 2, 2.3, 0, 5, 9], (4, 6, False)),
     ],
 )
 def test_the_top_lies_between_two_basins(profile: list[float], expected: tuple[int, int, bool]) -> None:
-    assert summit(np.array(profile, dtype=float)) == expected
+    assert summit(np.array(profile, dtype=float), 0.4) == expected
 
 
 def test_pymbar_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
