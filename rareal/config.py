@@ -126,7 +126,7 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered", "umbrella": "rareal.sampling.umbrella"}),
+    "sampler": Kinds({"steered": "rareal.sampling.steered", "umbrella": "rareal.sampling.umbrella", "neb": "rareal.sampling.neb"}),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),

@@ -7,6 +7,7 @@ drags its start to its first window and then goes from window to window, each st
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,9 @@ class Config(Dynamics):
         return self
 
     def check_against(self, config: Any) -> None:
-        """Refuse fewer than two frames in a window."""
+        """Refuse fewer than two frames in a window, and a profile that could not be computed in the end."""
+        if importlib.util.find_spec("pymbar") is None:
+            raise Misfit("kind", "umbrella sampling needs pymbar: pip install 'pymbar>=4'")
         if self.steps < 2 * self.frame_interval:
             raise Misfit("steps", f"a window of {self.steps} steps has no two frames at frame_interval")
 
@@ -211,8 +214,14 @@ class Umbrella(LammpsSampler):
     def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
         """The free energy along the variable, by MBAR, and its barrier on the way from ``first`` to ``last``."""
         width = self.config.bin_width or 0.5 * self.config.gap
-        found = free_energy(self.windows(trajectories), width, np.random.default_rng(0))
+        windows = self.windows(trajectories)
         cut = [f"walker {t.walker}: {t.note}" for t in trajectories if t.note]
+        if not any(len(values) > 1 for values in windows.samples):
+            # an early committee may not get through its first window; later ones will
+            none = np.empty(0)
+            note = "; ".join([*cut, "no window has samples"])
+            return Profile("free energy", none, none, none, math.nan, math.nan, note)
+        found = free_energy(windows, width, np.random.default_rng(0))
         note = "; ".join(text for text in (*cut, found.note) if text)
         return Profile(
             "free energy", found.coordinate, found.energy, found.error, found.barrier, found.barrier_error, note

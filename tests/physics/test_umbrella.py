@@ -127,6 +127,9 @@ def test_windows_that_were_not_reached_are_named(tmp_path: Path) -> None:
     sampler, (whole,) = sample(tmp_path, config, double)
     found = sampler.barrier([], [whole.rows(whole.steps < 4 * config.each, note="lost atoms")])
     assert found.note.startswith("walker 0: lost atoms; no samples in window 5, 6")
+    nothing = sampler.barrier([], [whole.rows(whole.steps < 10, note="lost atoms")])
+    assert nothing.note == "walker 0: lost atoms; no window has samples"
+    assert np.isnan(nothing.barrier)
 
 
 def test_default_force_constant_goes_with_spacing_and_temperature() -> None:
