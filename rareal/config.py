@@ -113,7 +113,9 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered", "umbrella": "rareal.sampling.umbrella", "neb": "rareal.sampling.neb"}),
+    "sampler": Kinds(
+        {"steered": "rareal.sampling.steered", "umbrella": "rareal.sampling.umbrella", "neb": "rareal.sampling.neb"}
+    ),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),

@@ -84,7 +84,7 @@ def between(frame: Frame, first: Array, last: Array, count: int) -> Array:
     S. Smidstrup, A. Pedersen, K. Stokbro and H. Jónsson, J. Chem. Phys. 2014, 140, 214106.
     """
     from ase import Atoms
-    from ase.mep import idpp_interpolate, interpolate
+    from ase.mep import NEB, idpp_interpolate, interpolate
 
     free = not any(frame.pbc)
     ends = chained([first, last], free)
@@ -96,7 +96,7 @@ def between(frame: Frame, first: Array, last: Array, count: int) -> Array:
     rng = np.random.default_rng(0)
     for image in images[1:-1]:
         image.positions += rng.normal(0.0, 0.01, image.positions.shape)
-    idpp_interpolate(images, traj=None, log=None, fmax=0.05, steps=200, mic=False)
+    idpp_interpolate(NEB(images, method="improvedtangent"), traj=None, log=None, fmax=0.05, steps=200, mic=False)
     return chained([image.positions for image in images], free)
 
 
@@ -120,4 +120,5 @@ def _spread(first: Array, last: Array, frames: Array, free: bool) -> Array:
     for _ in range(CANDIDATES):
         taken.append(int(np.argmax(nearest)))
         nearest = np.minimum(nearest, distances(frames, frames[taken[-1]], free))
-    return frames[np.sort(taken)]
+    spread: Array = frames[np.sort(taken)]
+    return spread

@@ -28,6 +28,11 @@ J. Comput.-Aided Mol. Des. 2015, 29, 397: below 0.03 a free-energy difference an
 SEVERED = 1e-4
 """Below this overlap two windows have nothing in common: what MBAR puts between them is made up."""
 
+CURE = "put the windows closer, or take a smaller force constant, or sample longer"
+
+MOST = 200
+"""Iterations of the solver, which needs about ten where windows overlap."""
+
 FEWEST = 10
 """Uncorrelated samples that a window should have."""
 
@@ -121,12 +126,18 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     if short:
         notes.append(f"fewer than {FEWEST} uncorrelated samples in window {_listed(short)}: sample longer")
     part = replace(windows, centers=windows.centers[kept], constants=windows.constants[kept], samples=thinned)
+    edges = _edges(part, bin_width)
+    apart = _apart(part)
+    if apart:
+        # nothing ties the windows together; a solver would look for what ties them for a very long time
+        unknown, unjoined = np.full(len(edges) - 1, math.nan), np.full((len(windows.samples),) * 2, math.nan)
+        note = "; ".join([*notes, *apart, CURE])
+        return FreeEnergy(_middles(edges), unknown, unknown, math.nan, math.nan, unjoined, inefficiency, note)
     energies, overlap = _solve(part)
     joined = np.full((len(windows.samples),) * 2, math.nan)
     joined[np.ix_(kept, kept)] = overlap
     gaps, severed = _gaps(part, overlap)
     notes += gaps
-    edges = _edges(part, bin_width)
     profile = _profile(part, energies, edges)
     again = np.array([_resampled(part, energies, edges, rng) for _ in range(resamples)])
     forward = bool(windows.centers[-1] >= windows.centers[0])
@@ -142,11 +153,13 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     whole = [windows.samples[k] for k in kept]
     drift = 0.0 if severed else _drift(replace(part, samples=whole), edges, top, bottom)
     if abs(drift) > 3 * 2 * spread[top]:
-        notes.append(f"the second half of the samples gives a barrier {drift:+.3f} eV away from the first: sample longer")
+        notes.append(
+            f"the second half of the samples gives a barrier {drift:+.3f} eV away from the first: sample longer"
+        )
     if not hindered:
         notes.append("no basin behind the top: the barrier is the rise to the highest point of the profile")
     return FreeEnergy(
-        coordinate=0.5 * (edges[1:] + edges[:-1]),
+        coordinate=_middles(edges),
         energy=profile - profile[bottom],
         error=spread,
         barrier=math.nan if severed else float(profile[top] - profile[bottom]),
@@ -206,7 +219,7 @@ def _solve(windows: Windows, guess: Array | None = None) -> tuple[Array, Array]:
     values = np.concatenate(list(windows.samples))
     counts = np.array([len(samples) for samples in windows.samples])
     reduced = windows.energies(values)
-    solver = pymbar().MBAR(reduced, counts, initial_f_k=guess)
+    solver = pymbar().MBAR(reduced, counts, initial_f_k=guess, maximum_iterations=MOST)
     energies = np.asarray(solver.f_k, dtype=np.float64)
     log = energies[:, None] - reduced
     weights = np.exp(log - logsumexp(log, axis=0, b=counts[:, None]))
@@ -252,13 +265,15 @@ def _variance(draws: Array) -> Array:
     filled = np.where(known, draws, 0.0)
     mean = filled.sum(axis=0) / np.maximum(counts, 1)
     total = (np.where(known, draws - mean, 0.0) ** 2).sum(axis=0)
-    return np.where(counts > max(1, len(draws) // 2), total / np.maximum(counts - 1, 1), math.nan)
+    variance: Array = np.where(counts > max(1, len(draws) // 2), total / np.maximum(counts - 1, 1), math.nan)
+    return variance
 
 
 def _unrolled(windows: Windows, values: Array) -> Array:
     """Values within half a period of the middle of the windows; as they are where there is no period."""
     middle = 0.5 * (windows.centers[0] + windows.centers[-1])
-    return middle + wrapped(values - middle, windows.period)
+    unrolled: Array = middle + wrapped(values - middle, windows.period)
+    return unrolled
 
 
 def _edges(windows: Windows, width: float) -> Array:
@@ -266,6 +281,35 @@ def _edges(windows: Windows, width: float) -> Array:
     low, high = float(windows.centers.min()), float(windows.centers.max())
     count = max(2, round((high - low) / width))
     return np.linspace(low, high, count + 1)
+
+
+def _middles(edges: Array) -> Array:
+    middles: Array = 0.5 * (edges[1:] + edges[:-1])
+    return middles
+
+
+def _apart(windows: Windows) -> list[str]:
+    """Neighbouring windows that have nothing in common, by the Bhattacharyya coefficient of two normal distributions.
+
+    Eight standard deviations between them are 3e-4.
+    """
+    order: NDArray[np.int64] = np.argsort(windows.centers)
+    means, widths = [], []
+    for k in order:
+        away = wrapped(windows.samples[k] - windows.centers[k], windows.period)
+        means.append(float(windows.centers[k] + away.mean()))
+        # a few samples of a stiff window may lie closer together than they would in the end
+        widths.append(max(float(away.std()), 0.2 * math.sqrt(KB * windows.temperature / windows.constants[k])))
+    notes = []
+    for k in range(len(order) - 1):
+        square = widths[k] ** 2 + widths[k + 1] ** 2
+        common = math.sqrt(2 * widths[k] * widths[k + 1] / square) * math.exp(
+            -((means[k + 1] - means[k]) ** 2) / (4 * square)
+        )
+        if common < 3e-4:
+            left, right = windows.centers[order[k]], windows.centers[order[k + 1]]
+            notes.append(f"windows at {left:.4g} and {right:.4g} do not overlap")
+    return notes
 
 
 def _gaps(windows: Windows, overlap: Array) -> tuple[list[str], bool]:
@@ -279,7 +323,7 @@ def _gaps(windows: Windows, overlap: Array) -> tuple[list[str], bool]:
             places = f"{windows.centers[left]:.4g} and {windows.centers[right]:.4g}"
             notes.append(f"windows at {places} overlap by {shared:.2g}, less than {OVERLAP}")
     if notes:
-        notes.append("put the windows closer, or take a smaller force constant, or sample longer")
+        notes.append(CURE)
     return notes, worst < SEVERED
 
 

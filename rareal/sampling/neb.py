@@ -177,7 +177,7 @@ def path_between(
     config: PathConfig,
     progress: Progress | None = None,
 ) -> MinimumEnergyPath:
-    """The path from ``first`` to ``last`` [N, 3], both relaxed, guessed from ``frames`` [T, N, 3], which may be none."""
+    """The path from ``first`` to ``last`` [N, 3], which are relaxed, by way of ``frames`` [T, N, 3] if there are any."""
     system = _System(committee, first)
     try:
         begin, end = system.relaxed(first.positions, config), system.relaxed(last, config)
@@ -358,9 +358,7 @@ class Config(PathConfig):
         except Misfit as misfit:
             raise Misfit("product", str(misfit)) from misfit
         if found.numbers.tolist() != config.frame.numbers.tolist():
-            raise Misfit(
-                "product", f"{self.product} must hold the atoms of {config.structure}, in the same order"
-            )
+            raise Misfit("product", f"{self.product} must hold the atoms of {config.structure}, in the same order")
         self._product = found
 
 
@@ -418,8 +416,6 @@ class ElasticBand:
         return read(folders[0] / PATH).profile(self.variables[0])
 
 
-def build(
-    config: Config, variables: Sequence[Variable], committee: Callable[[Path], Members]
-) -> ElasticBand:
+def build(config: Config, variables: Sequence[Variable], committee: Callable[[Path], Members]) -> ElasticBand:
     """The sampler that ``config`` describes."""
     return ElasticBand(config, variables, config._product.positions, committee)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rareal.sampling.neb import (
     read,
     save,
 )
+from rareal.sampling.trajectory import drive
 
 SCALE = 0.005
 """eV, of the surface of Müller and Brown."""
@@ -186,7 +188,7 @@ def test_hydrogen_cyanide_isomerises_over_the_saddle_that_newton_finds() -> None
     engine = xtb()
     frame = Frame(np.array([1, 6, 7]), np.array([[0.0, 0.05, -1.07], [0, 0, 0], [0, 0, 1.15]]))
     product = np.array([[0.0, 0.05, 2.15], [0, 0, 0], [0, 0, 1.17]])
-    path = path_between(alone(engine), frame, product, np.empty((0, 3, 3)), PathConfig(fmax=0.03))
+    path = path_between(alone(engine), frame, product, np.empty((0, 3, 3)), PathConfig(images=5))
 
     def placed(point: Array) -> Frame:
         return replace(frame, positions=np.array([[0.0, point[0], point[1]], [0, 0, 0], [0, 0, point[2]]]))
@@ -218,8 +220,7 @@ def test_no_convergence_is_no_barrier(config: PathConfig, message: str) -> None:
     path = path_between(scaled(1.0), at("deep"), at("right").positions + 0.1, NONE, config)
     assert not path.converged
     assert np.isnan([path.barrier, path.barrier_back, path.barrier_std]).all()
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(path.note)
+    assert re.search(message, path.note)
 
 
 def test_no_event_is_said() -> None:
@@ -258,8 +259,6 @@ def band(committee: Members) -> ElasticBand:
 
 
 def test_images_are_the_trajectory_and_the_next_round_goes_on_from_them(tmp_path: Path) -> None:
-    from rareal.sampling.trajectory import drive
-
     sampler, walker = band(scaled(0.9, 1.1)), Walker(0, 3, at("deep"))
     drive(sampler, tmp_path / "model.pt", tmp_path / "first", walker)
     found = sampler.sample(tmp_path / "model.pt", tmp_path / "second", replace(walker, previous=(tmp_path / "first",)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from toys import ManyBody, save_committee
 
 from rareal import cv
 from rareal.errors import SamplingError
@@ -118,6 +119,27 @@ def test_bias_of_every_frame_is_the_restraint_of_its_window(tmp_path: Path) -> N
     spoilt.bias[:] += 0.01
     with pytest.raises(SamplingError, match="the bias in LAMMPS differs from the restraint at 2"):
         sampler.windows([trajectories[0], spoilt])
+
+
+def test_a_committee_is_driven_from_window_to_window(tmp_path: Path) -> None:
+    """`pair_style mlensemble` in the very script; disagreement at every frame, the restraint as bias."""
+    model = save_committee(tmp_path / "model.pt", ManyBody(3, 1, 0.1))
+    start = Frame(np.array([6, 6, 1, 1]), np.array([[0.0, 0, 0], [0, 0, 1.5], [0.9, 0.3, -0.4], [-0.9, 0.1, 1.9]]))
+    settings = {"first": 1.5, "last": 1.8, "windows": 3, "equilibration": 20, "steps": 60, "force_constant": 100}
+    config = Config.model_validate({**settings, "walkers": 1, "frame_interval": 5, "temperature": 50})
+    sampler = build(config, [CV], start)
+    seen: list[tuple[int, int]] = []
+    found = sampler.sample(
+        model, tmp_path / "walker", Walker(0, 5, start), lambda done, total: seen.append((done, total))
+    )
+    assert found.note == ""
+    assert len(found) == 49
+    assert seen[-1] == (240, 240)
+    assert found.energy_std.min() > 0
+    assert [len(values) for values in sampler.windows([found]).samples] == [11, 11, 11]
+    last = found.cv[-10:]
+    assert last.mean() == pytest.approx(1.8, abs=0.05)
+    assert "windows at 1.5 and 1.65 do not overlap" in sampler.barrier([], [found]).note
 
 
 def test_windows_that_were_not_reached_are_named(tmp_path: Path) -> None:
