@@ -72,7 +72,7 @@ class FreeEnergy:
     coordinate : [K] centres of the bins, rising.
     energy : [K] eV, zero in the basin that the event starts from; nan where a bin is empty.
     error : [K] standard error of ``energy``, by bootstrap.
-    barrier, barrier_error : from that basin to the top, eV; nan where the windows do not join.
+    barrier, barrier_error : from that basin to the top, eV. These and the energies are nan where windows do not join.
     overlap : [W, W] share of the samples of each window (row) that belong as well to each other (column).
     inefficiency : [W] time steps of the samples per uncorrelated one; nan for an empty window.
     note : empty, or what is wrong.
@@ -127,32 +127,26 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
         notes.append(f"fewer than {FEWEST} uncorrelated samples in window {_listed(short)}: sample longer")
     part = replace(windows, centers=windows.centers[kept], constants=windows.constants[kept], samples=thinned)
     edges = _edges(part, bin_width)
-    apart = _apart(part)
-    if apart:
-        # nothing ties the windows together; a solver would look for what ties them for a very long time
-        unknown, unjoined = np.full(len(edges) - 1, math.nan), np.full((len(windows.samples),) * 2, math.nan)
-        note = "; ".join([*notes, *apart, CURE])
-        return FreeEnergy(_middles(edges), unknown, unknown, math.nan, math.nan, unjoined, inefficiency, note)
-    energies, overlap = _solve(part)
     joined = np.full((len(windows.samples),) * 2, math.nan)
-    joined[np.ix_(kept, kept)] = overlap
-    gaps, severed = _gaps(part, overlap)
-    notes += gaps
+    gaps, severed = _apart(part), True
+    if not gaps:  # else a solver would look for a very long time for what ties the windows together
+        energies, overlap = _solve(part)
+        joined[np.ix_(kept, kept)] = overlap
+        gaps, severed = _gaps(part, overlap)
+    if gaps:
+        notes += [*gaps, CURE]
+    if severed:
+        none = np.full(len(edges) - 1, math.nan)
+        return FreeEnergy(_middles(edges), none, none, math.nan, math.nan, joined, inefficiency, "; ".join(notes))
     profile = _profile(part, energies, edges)
     again = np.array([_resampled(part, energies, edges, rng) for _ in range(resamples)])
-    forward = bool(windows.centers[-1] >= windows.centers[0])
-    noise = 2 * np.nanmedian(np.sqrt(_variance(again - again[:, [np.nanargmin(profile)]])))
-    least = max(float(noise), 0.5 * KB * windows.temperature)
-    bottom, top, hindered = summit(profile if forward else profile[::-1], least)
-    if not forward:
-        bottom, top = len(profile) - 1 - bottom, len(profile) - 1 - top
-    spread = np.sqrt(_variance(again - again[:, bottom : bottom + 1]))
+    bottom, top, hindered = _ends(windows, profile, again)
+    error = np.sqrt(_variance(again - again[:, [bottom]]))
     holes = edges[:-1][~np.isfinite(profile)]
     if len(holes):
         notes.append(f"nothing was sampled at {holes[0]:.4g}" + (" and elsewhere" if len(holes) > 1 else ""))
-    whole = [windows.samples[k] for k in kept]
-    drift = 0.0 if severed else _drift(replace(part, samples=whole), edges, top, bottom)
-    if abs(drift) > 3 * 2 * spread[top]:
+    drift = _drift(replace(part, samples=[windows.samples[k] for k in kept]), edges, top, bottom)
+    if abs(drift) > 3 * 2 * error[top]:  # each half has twice the variance, their difference four times
         notes.append(
             f"the second half of the samples gives a barrier {drift:+.3f} eV away from the first: sample longer"
         )
@@ -161,13 +155,23 @@ def free_energy(windows: Windows, bin_width: float, rng: np.random.Generator, re
     return FreeEnergy(
         coordinate=_middles(edges),
         energy=profile - profile[bottom],
-        error=spread,
-        barrier=math.nan if severed else float(profile[top] - profile[bottom]),
-        barrier_error=math.nan if severed else float(spread[top]),
+        error=error,
+        barrier=float(profile[top] - profile[bottom]),
+        barrier_error=float(error[top]),
         overlap=joined,
         inefficiency=inefficiency,
         note="; ".join(notes),
     )
+
+
+def _ends(windows: Windows, profile: Array, again: Array) -> tuple[int, int, bool]:
+    """`summit` on the way from the first window to the last; a basin is deeper than the noise, and than kT/2."""
+    noise = 2 * float(np.nanmedian(np.sqrt(_variance(again - again[:, [np.nanargmin(profile)]]))))
+    least = max(noise, 0.5 * KB * windows.temperature)
+    if windows.centers[-1] >= windows.centers[0]:
+        return summit(profile, least)
+    bottom, top, hindered = summit(profile[::-1], least)
+    return len(profile) - 1 - bottom, len(profile) - 1 - top, hindered
 
 
 def summit(profile: Array, least: float) -> tuple[int, int, bool]:
@@ -322,8 +326,6 @@ def _gaps(windows: Windows, overlap: Array) -> tuple[list[str], bool]:
         if shared < OVERLAP:
             places = f"{windows.centers[left]:.4g} and {windows.centers[right]:.4g}"
             notes.append(f"windows at {places} overlap by {shared:.2g}, less than {OVERLAP}")
-    if notes:
-        notes.append(CURE)
     return notes, worst < SEVERED
 
 

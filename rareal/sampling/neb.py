@@ -177,7 +177,7 @@ def path_between(
     config: PathConfig,
     progress: Progress | None = None,
 ) -> MinimumEnergyPath:
-    """The path from ``first`` to ``last`` [N, 3], which are relaxed, by way of ``frames`` [T, N, 3] if there are any."""
+    """The path from ``first`` to ``last`` [N, 3], both relaxed, by way of ``frames`` [T, N, 3] if there are any."""
     system = _System(committee, first)
     try:
         begin, end = system.relaxed(first.positions, config), system.relaxed(last, config)

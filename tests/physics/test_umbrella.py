@@ -139,7 +139,9 @@ def test_a_committee_is_driven_from_window_to_window(tmp_path: Path) -> None:
     assert [len(values) for values in sampler.windows([found]).samples] == [11, 11, 11]
     last = found.cv[-10:]
     assert last.mean() == pytest.approx(1.8, abs=0.05)
-    assert "windows at 1.5 and 1.65 do not overlap" in sampler.barrier([], [found]).note
+    profile = sampler.barrier([], [found])
+    assert "windows at 1.5 and 1.65" in profile.note
+    assert np.isnan([profile.barrier, *profile.energy]).all()
 
 
 def test_windows_that_were_not_reached_are_named(tmp_path: Path) -> None:
