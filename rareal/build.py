@@ -3,7 +3,8 @@
 A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
 
 ``start`` the starting structure; ``cv`` the first collective variable, ``variables`` all of them; ``engine`` the level
-of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member (models only).
+of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member
+(models only).
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def find_reference(config: Config, engine: Engine) -> Reference | None:
 
 def build_reference(config: Config, folder: Path, pulls: int | None, display: Display) -> Reference:
     """Drive the event with the engine itself, ``pulls`` times (None: once per walker)."""
-    cv = build_variables(config)[0]
+    cv: Any = build_variables(config)[0]
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
     workers = getattr(config.executor.sample, "workers", None) or cores()
