@@ -2,9 +2,9 @@
 
 A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
 
-``start`` the starting structure; ``cv`` the first collective variable, ``variables`` all of them; ``engine`` the level
-of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member
-(models only).
+``start`` the starting structure; ``cv`` the first collective variable, which is the event's, ``variables`` all of them;
+``engine`` the level of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one
+per committee member (models only).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.check import Check
+from rareal.check import Check, Members
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
 from rareal.cv import names as cv_names
@@ -32,13 +32,14 @@ from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import EnergyForces, Engine, Progress
-from rareal.records import Frame, LabeledFrame, Trained, Trajectory
+from rareal.protocols import Engine, Progress
+from rareal.records import Frame, LabeledFrame, Trained, Walker
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference
 from rareal.sampling.reference import EngineSampler
+from rareal.schema import Misfit
+from rareal.structure import read_structure
 from rareal.training import outcome
-from rareal.uncertainty.threshold import threshold
 
 if TYPE_CHECKING:
     from rareal.training.trainer import CommitteeTrainer
@@ -74,9 +75,7 @@ def build_stages(config: Config) -> Stages:
     engine: Engine = make(config, "engine", start=start)
     parts = {"start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements}
     settings: Any = config  # the sections' own types are their modules' business
-
-    def limit(trajectories: Sequence[Trajectory]) -> float:
-        return threshold(trajectories, settings.uncertainty)
+    sampler = make(config, "sampler", **parts)
 
     def augment(frames: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
         return noise_copies(frames, settings.augment, rng)
@@ -86,14 +85,14 @@ def build_stages(config: Config) -> Stages:
         initial=Initial(make(config, "initial", **parts), engine, start, config.labels.timeout, config.labels.scratch),
         split=build_split(config),
         trainer=Training(config, elements, parts),
-        sampler=make(config, "sampler", **parts),
-        check=Check(settings.check, start, ends_of(variables[0]), committee_surface),
-        threshold=limit,
+        sampler=sampler,
+        check=Check(settings.check, start, pulled_ends(sampler, variables), committee_members, sampler.thermal),
+        uncertainty=make(config, "uncertainty", **parts),
         selector=make(config, "selection", **parts),
         augment=augment,
         labeler=build_labeler(config, engine, executors.label),
         reference=find_reference(config, engine),
-        velocity_seeds=velocity_seeds(walkers(config)),
+        walkers=build_walkers(config),
         executors=executors,
     )
 
@@ -116,17 +115,39 @@ def build_variables(config: Config) -> tuple[Variable, ...]:
     return tuple(made)
 
 
-def ends_of(variable: Variable) -> tuple[int, int]:
-    """The two atoms that the quasi-static pull moves.
+def build_walkers(config: Config, count: int | None = None) -> list[Walker]:
+    """The drives of a round; ``count`` of them, or as many as the sampler wants."""
+    sampler: Any = config.sampler
+    wanted = count or int(getattr(sampler, "count", 1))
+    return [
+        Walker(k, seed, walker_start(config, sampler.of(k) if hasattr(sampler, "of") else None))
+        for k, seed in enumerate(velocity_seeds(wanted))
+    ]
+
+
+def walker_start(config: Config, settings: Any) -> Frame:
+    """The structure that a walker starts from.
 
     Raises
     ------
     ConfigError
-        If the variable is no distance between two atoms.
+        If its own structure is not of the same atoms as the run's.
     """
-    if variable.ends is None:
-        raise ConfigError(f"cv: '{variable.name}' has no two ends to pull; the first variable must be a distance")
-    return variable.ends
+    path = getattr(settings, "start", None)
+    if path is None:
+        return config.frame
+    try:
+        found = read_structure(config.source.parent / path)
+    except Misfit as misfit:
+        raise ConfigError(f"sampler.walkers: {path}: {misfit}") from misfit
+    if found.numbers.tolist() != config.frame.numbers.tolist():
+        raise ConfigError(f"sampler.walkers: {path} holds other atoms than {config.structure}, or in another order")
+    return found
+
+
+def pulled_ends(sampler: Any, variables: Sequence[Variable]) -> tuple[int, int] | None:
+    """The two atoms that are pulled apart, where that is the event."""
+    return None if sampler.thermal else variables[0].ends
 
 
 def build_executors(config: Config) -> Executors:
@@ -188,15 +209,15 @@ class Training:
         return outcome.load(folder)
 
 
-def committee_surface(path: Path) -> EnergyForces:
-    """The mean of the committee in a model file."""
+def committee_members(path: Path) -> Members:
+    """The committee in a model file."""
     import torch
 
     from rareal.export import modelfile
 
     # single frames of a molecule are fastest, and reproducible, on one thread; training asks for more by itself
     torch.set_num_threads(1)
-    return modelfile.Committee.load(path).surface()
+    return modelfile.Committee.load(path).energies_forces
 
 
 def build_split(config: Config | TrainConfig) -> Split:
@@ -247,23 +268,21 @@ def find_reference(config: Config, engine: Engine) -> Reference | None:
     return found
 
 
-def build_reference(config: Config, folder: Path, pulls: int | None, display: Display) -> Reference:
-    """Drive the event with the engine itself, ``pulls`` times (None: once per walker)."""
-    cv: Any = build_variables(config)[0]
+def build_reference(config: Config, folder: Path, drives: int | None, display: Display) -> Reference:
+    """Drive the event with the engine itself, ``drives`` times (None: once per walker)."""
+    variables = build_variables(config)
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
-    workers = getattr(config.executor.sample, "workers", None) or cores()
+    at_once = getattr(config.executor.sample, "workers", None) or cores()
+    sampler = make(config, "sampler", start=config.frame, variables=variables)
+    ends = pulled_ends(sampler, variables)
     # in a process of its own: a compiled engine may end it, write files, or fight with LAMMPS over libraries
     worker = Worker(engine, config.labels.timeout, config.labels.scratch)
-    sampler = EngineSampler(settings.sampler, cv, config.frame, worker, workers)
-    seeds = velocity_seeds(pulls or walkers(config))
     with worker, display.stage("reference") as progress:
-        return compute(sampler, worker, config.frame, ends_of(cv), settings.check.rupture, folder, seeds, progress)
-
-
-def walkers(config: Config) -> int:
-    """How many drives a round has; one where the sampler does not say."""
-    return int(getattr(config.sampler, "walkers", 1))
+        return compute(
+            EngineSampler(sampler, worker, at_once), config.frame, ends, settings.check.rupture, folder,
+            build_walkers(config, drives), progress,
+        )  # fmt: skip
 
 
 def elements_of(numbers: NDArray[np.int64]) -> tuple[str, ...]:

@@ -158,7 +158,8 @@ def _folded(task: Task) -> Array:
         if task.start.pbc[axis]:
             vector = task.start.cell[axis]
             inside -= np.floor(inside[:, [axis]] / vector[axis]) * vector
-    return inside
+    result: Array = inside
+    return result
 
 
 def _trajectory(path: Path, frames: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rareal import cv
-from rareal.build import build_variables, ends_of
+from rareal.build import build_variables
 from rareal.config import Config, load
 from rareal.cv.rmsd import RMSD
 from rareal.errors import ConfigError, RunFolderError
@@ -53,7 +53,7 @@ def test_one_variable_is_named_cv(folder: Path) -> None:
     (variable,) = build_variables(config)
     assert isinstance(variable, cv.Variable)
     assert (variable.name, variable.unit, variable.label) == ("cv", "Å", "Distance between atoms 1 and 6")
-    assert variable.ends == ends_of(variable) == (0, 5)
+    assert variable.ends == (0, 5)
     first, last = config.frame.positions[[0, 5]]
     assert variable.value(config.frame.positions) == pytest.approx(np.linalg.norm(last - first))
 
@@ -91,7 +91,11 @@ def test_a_list_of_one_is_one(folder: Path) -> None:
     [
         ("cv: 3", "2: cv: 3", "needs keys below it"),
         ("cv: []", "2: cv: []", "an event needs a collective variable"),
-        ("cv: distance", "2: cv: {'kind': 'distance'}", "a distance needs either `atoms`, e.g. atoms: [1, 2], or `groups`"),
+        (
+            "cv: distance",
+            "2: cv: {'kind': 'distance'}",
+            "a distance needs either `atoms`, e.g. atoms: [1, 2], or `groups`",
+        ),
         ("cv: {atoms: [1, 6], groups: [[1], [6]]}", "2: cv: {", "both are given"),
         ("cv: {kind: distnce}", "2: cv.kind: 'distnce'", "did you mean 'distance'?"),
         ("cv: {atoms: [1, 2, 3]}", "2: cv.atoms: [1, 2, 3]", "a distance needs 2 atoms, not 3"),
@@ -124,7 +128,11 @@ def test_a_list_of_one_is_one(folder: Path) -> None:
         ("cv: {kind: difference}", "cv.pairs: this key is missing", "add it (the two pairs of atoms"),
         ("cv: {kind: difference, pairs: [[1, 2], [2, 1]]}", "cv.pairs", "the pair [2, 1] is named twice"),
         ("cv: {kind: difference, pairs: [[1, 2], [4, 4]]}", "cv.pairs", "atom 4 is named twice"),
-        ("cv:\n- {atoms: [1, 6]}\n- {kind: difference, pairs: [[1, 2], [4, 44]]}", "4: cv[2].pairs", "there is no atom 44"),
+        (
+            "cv:\n- {atoms: [1, 6]}\n- {kind: difference, pairs: [[1, 2], [4, 44]]}",
+            "4: cv[2].pairs",
+            "there is no atom 44",
+        ),
         ("cv: {kind: combination, pairs: [[1, 2]], coefficients: [1, 2]}", "cv: {", "1 pairs and 2 coefficients"),
         ("cv: {kind: combination, pairs: [[1, 2]], coefficients: [0]}", "cv.coefficients: [0]", "leave the pair out"),
         ("cv: {kind: combination, pairs: [[1, 2]], coefficients: [.inf]}", "cv.coefficients[1]: inf", "finite number"),
@@ -301,12 +309,10 @@ def test_a_kind_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert config.resolved()["cv"][0] == {"kind": "mine_cv.height", "atom": 3}
     Path("again.yaml").write_text(config.resolved_yaml())
     assert load("again.yaml").resolved() == config.resolved()
-    with pytest.raises(ConfigError, match="'cv1' has no two ends to pull; the first variable must be a distance"):
-        ends_of(variables[0])
 
 
 def test_steered_md_pulls_at_a_distance_only(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sampler\.kind: 'steered': steered MD pulls at a distance"):
+    with pytest.raises(ConfigError, match=r"sampler\..*distance"):
         read("cv: {kind: angle, atoms: [1, 2, 3]}")
 
 
