@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rareal.cv import Variable
 from rareal.event import bond_orders, find_event
@@ -57,6 +57,13 @@ class Config(Section):
     progress_spacing: float = Field(
         0.02, gt=0, description="change of a bond's order that counts as one unit of length"
     )
+
+    @field_validator("cv_spacing")
+    @classmethod
+    def _units_of_length(cls, value: Spacing) -> Spacing:
+        if value is not None and np.min(value) <= 0:
+            raise ValueError("a unit of length must be above 0; leave the key out for the default")
+        return value
 
     def check_against(self, config: Any) -> None:
         """Refuse spacings that do not go with the collective variables."""
@@ -140,6 +147,8 @@ class EventSelector:
     def along(self, path: Path, rows: NDArray[np.int64], count: int) -> list[int]:
         """At most ``count`` of ``rows`` of a path, evenly."""
         judged = path.judged
+        if len(rows) == 0:
+            return []
         if not path.thermal:
             return most_uncertain(judged, self.path_length(judged.trajectory, path.progress), rows, count)
         rows = rows[judged.worthwhile[rows]]
@@ -177,14 +186,15 @@ class EventSelector:
 
 def went_back(order: Array, onset: int, end: int) -> bool:
     """Whether a bond of these orders [T] was as at the end before ``onset``, or is as at the start after ``end``."""
-    first, last = order[0], order[-1]
+    # a single frame of a thermal path says little of how long the bond is
+    first, last = np.median(order[: onset + 1]), np.median(order[end:])
     there = (order - first) / (last - first)
     return bool((there[:onset] > SWITCHED).any() or (there[end + 1 :] < 1 - SWITCHED).any())
 
 
 def most_uncertain(judged: Judged, length: Array, rows: NDArray[np.int64], count: int) -> list[int]:
     """Of ``count`` stretches of equal path length among ``rows``, each one's worthwhile row of the highest score."""
-    if count < 1 or len(rows) == 0:
+    if count < 1:
         return []
     along = length[rows] - length[rows[0]]
     stretch = np.minimum((count * along / max(along[-1], 1e-12)).astype(int), count - 1)

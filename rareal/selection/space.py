@@ -17,7 +17,7 @@ DEGREES = ("degree", "degrees", "deg", "°")
 DEGREE_SPACING, OTHER_SPACING = 1.0, 0.01
 """Spacing of variables in degrees; of those in Å (rare-events paper, 2.3.3), or without a unit."""
 
-Size = Annotated[float, Field(gt=0)]
+Size = Annotated[float, Field(ge=0)]
 Spacing = Size | tuple[Size, ...] | None
 """One for all variables, one each, or the default of their units."""
 
@@ -70,7 +70,9 @@ class Space:
             if period:
                 around = apart[..., k] % period
                 apart[..., k] = np.minimum(around, period - around)
-        scaled: Array = apart / self.spacings(apart.shape[-1])
+        spacings = np.broadcast_to(self.spacings(apart.shape[-1]), apart.shape)
+        # a spacing of 0 tells apart all that is not equal
+        scaled: Array = np.divide(apart, spacings, out=np.where(apart > 0, np.inf, 0.0), where=spacings > 0)
         return scaled
 
     def steps(self, cvs: Array) -> Array:
