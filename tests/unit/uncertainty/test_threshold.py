@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from rareal.errors import SamplingError
+from rareal.config import KINDS as KINDS_OF_CONFIG
+from rareal.config import load
+from rareal.errors import ConfigError, SamplingError
 from rareal.records import Array, Evidence, Frame, Trajectory
 from rareal.uncertainty import conformal, fixed, moving_average, robust, threshold
 
@@ -266,3 +270,53 @@ def test_the_running_threshold_of_a_window_is_there_once_it_is_full(kind: str) -
 
 def test_the_running_fixed_threshold_is_fixed() -> None:
     assert rule("fixed").running(np.empty(0)) == 1.0
+
+
+def write(folder: Path, uncertainty: str) -> Path:
+    (folder / "pair.xyz").write_text("2\n\nC 0 0 0\nC 0 0 1.5\n")
+    path = folder / "pair.yaml"
+    path.write_text(f"structure: pair.xyz\ncv: {{atoms: [1, 2]}}\nuncertainty: {uncertainty}\n")
+    return path
+
+
+def test_every_kind_is_read_from_a_yaml_and_the_paper_s_is_the_default(tmp_path: Path) -> None:
+    assert list(KINDS_OF_CONFIG["uncertainty"].modules) == [
+        "threshold",
+        "moving_average",
+        "fixed",
+        "robust",
+        "conformal",
+    ]
+    assert load(write(tmp_path, "{}")).uncertainty == threshold.Config(window=1000, sigmas=3.0, score="energy")
+    for kind, text in (
+        ("threshold", "{score: force, limit: 2 eV/angstrom}"),
+        ("robust", "{mads: 5, beyond: 30}"),
+        ("moving_average", "{c_x: -0.1, freeze_at: 500}"),
+        ("fixed", "{threshold: 1 kcal/mol, shared: false}"),
+        ("conformal", "{tolerance: 1 kcal/mol, miss_rate: 0.05}"),
+    ):
+        config = load(write(tmp_path, text.replace("{", f"{{kind: {kind}, ")))
+        assert isinstance(config.uncertainty, KINDS[kind].Config)
+        # what is written to the run folder reads back the same
+        assert load(write(tmp_path, json.dumps(config.resolved()["uncertainty"]))).uncertainty == config.uncertainty
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("fixed", ["uncertainty.threshold: this key is missing", "worth a label, eV"]),
+        ("{kind: conformal, tolerance: 5 ps}", ["uncertainty.tolerance: '5 ps'", "converts to eV"]),
+        ("{kind: robust, sigmas: 3}", ["uncertainty.sigmas: 3: unknown key", "mads"]),
+        ("{kind: threshold, score: forces}", ["uncertainty.score: 'forces'", "'force'"]),
+        ("{kind: moving}", ["uncertainty.kind: 'moving'", "did you mean 'moving_average'?"]),
+        ("{kind: fixed, limit: 1, threshold: 2}", ["uncertainty.threshold: 2", "raise `limit`"]),
+        ("{beyond: 0.5}", ["uncertainty.beyond: 0.5", "above 1"]),
+    ],
+)
+def test_wrong_settings_are_one_clear_message(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for word in (*words, "pair.yaml:3"):
+        assert word in message
