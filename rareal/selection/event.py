@@ -33,8 +33,12 @@ from rareal.schema import Section
 from rareal.selection.space import Space, Spacing, check_spacing, spread
 from rareal.units import KCAL_MOL, Energy
 
-THERMAL = 3.0
-"""A path is thermal when its length in the collective variables is more than this times the range that it visits."""
+THERMAL = 10.0
+"""A path is thermal when its length in the collective variables is more than this times the range that it visits.
+
+The pull of hexane at 10 K is 1.8 times as long as its range. One that goes forward all the time may well be several
+times as long: stretches of equal length are still stretches of equal range.
+"""
 
 SWITCHED = 0.7
 """A bond's order has gone back when it has changed by more than this share of the way from start to end, or back."""
