@@ -159,9 +159,9 @@ def test_the_band_has_three_levels() -> None:
 
 
 def test_without_a_limit_nothing_finite_is_beyond_use() -> None:
-    found = rule("fixed").judge([trajectory([0.5, 1e9])])[0]
+    found = rule("fixed").judge([trajectory([0.5, np.inf, np.nan, 1e9])])[0]
     assert found.limit == np.inf
-    assert found.worthwhile.tolist() == [False, True]
+    assert found.worthwhile.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
