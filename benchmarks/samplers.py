@@ -2,8 +2,8 @@
 
     python benchmarks/samplers.py [--seeds 1 2 3] [--methods steered udd metadynamics hot-md] [--folder runs/samplers]
 
-Steered MD alone, with uncertainty-driven dynamics, metadynamics on the same distance, and random frames of hot molecular
-dynamics of the engine; the rest of hexane.yaml (model, training, selection, check) is the same. A committee counts as
+Steered MD alone, with uncertainty-driven dynamics, metadynamics on the same distance, and random frames of hot
+molecular dynamics of the engine; the rest of hexane.yaml (model, training, selection, check) is the same. A committee counts as
 within 1 kcal/mol where both hold:
 
 - its energies along the *engine's own* pulls (44 frames of each of two, 16 of them within the break, relative to their
