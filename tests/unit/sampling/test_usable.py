@@ -202,3 +202,5 @@ def test_long_trajectories_are_looked_at_block_by_block(monkeypatch: pytest.Monk
         bent[row, 3] = [100.0, 0, 0]
         assert len(usable(run(bent), START)) == row
         assert len(usable(run(bent), START, (ENDS,))) == row
+    pulled = run(apart(*np.linspace(0, 60, 30)))
+    assert usable(pulled, START, (ENDS,)) is pulled

@@ -262,3 +262,23 @@ def test_an_isomerisation_is_labelled_over_both_of_its_angles() -> None:
     crossing = [row for row in rows if 145 < phi[row] < 215]
     assert 16 <= len(rows) <= 24
     assert len(crossing) >= 3
+
+
+def test_a_pull_is_driven_as_long_as_it_goes_forward() -> None:
+    """The spring's end trembles: at 10 K the path of a pull is about twice as long as its range."""
+    trembling = pull()
+    cv = trembling.cv + 0.004 * np.sin(np.arange(len(trembling)) * 0.7)
+    selector = event.EventSelector(event.Config(), NUMBERS)
+    assert np.abs(np.diff(cv[:BREAK])).sum() > 1.5 * np.ptp(cv[:BREAK])
+    assert not selector.path(judged(replace(trembling, cv=cv, cvs=cv[:, None]))[0]).thermal
+    assert selector.path(judged(hopping(1))[0]).thermal
+
+
+def test_driven_and_roaming_walkers_share_the_count() -> None:
+    same = NUMBERS.repeat(2)[:3]
+    still = np.pad(pull().positions, ((0, 0), (0, 1), (0, 0)), constant_values=9.0)
+    driven = replace(pull(walker=1), positions=still)
+    selector = event.EventSelector(event.Config(count=20), same)
+    chosen = selector.select(judged(driven, hopping(1)), 20, stream())
+    assert 8 <= sum(k == 0 for k, _ in chosen) <= 10
+    assert 8 <= sum(k == 1 for k, _ in chosen) <= 12

@@ -67,6 +67,9 @@ def test_cells_of_an_angle_close_the_circle() -> None:
     assert len(set(cells)) == 3
     assert cells[0] == cells[-1]
     assert np.bincount(cells).min() == 120
+    # -1e-17 modulo 360 is 360 in floating point
+    hair = np.array([[-1e-17], [1.0]])
+    assert Space(1.0, (ANGLE,)).cells(hair, np.empty((2, 0)), 100.0).tolist() == [0, 0]
 
 
 def test_a_place_where_the_path_stays_long_gets_no_more_than_its_share() -> None:

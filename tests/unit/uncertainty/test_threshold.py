@@ -159,9 +159,9 @@ def test_the_band_has_three_levels() -> None:
 
 
 def test_without_a_limit_nothing_finite_is_beyond_use() -> None:
-    found = rule("fixed").judge([trajectory([0.5, 1e9])])[0]
+    found = rule("fixed").judge([trajectory([0.5, np.inf, np.nan, 1e9])])[0]
     assert found.limit == np.inf
-    assert found.worthwhile.tolist() == [False, True]
+    assert found.worthwhile.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_settings_that_mean_nothing_are_refused(kind: str, wrong: dict[str, Any]
 
 
 def test_the_moving_average_compares_with_the_past_alone() -> None:
-    found = rule("moving_average", window=2).judge([trajectory([4.0, 2.0, 6.0, 3.0])])[0]
-    assert found.moving.tolist() == [np.inf, 4.0, 3.0, 4.0]
+    found = rule("moving_average", window=2).judge([trajectory([5.0, 2.0, 6.0, 3.0])])[0]
+    assert found.moving.tolist() == [np.inf, 5.0, 3.5, 4.0]
     assert found.worthwhile.tolist() == [False, False, True, False]
     assert found.threshold == 4.5
 
