@@ -36,6 +36,8 @@ SAME = 0.2
 DIP = 0.02
 """eV, by which an image must lie below both its neighbours' sides to count as a minimum on the way."""
 
+UNEVENTFUL = "both ends relax to the same minimum: there is no event between them"
+
 PATH = "neb.npz"
 
 
@@ -166,7 +168,7 @@ def minimum_energy_path(
                 return _band(system, first, last, frames[1:row], config, progress)
     except PathError as error:
         return _nothing(frame, system.calls, str(error))
-    return _nothing(frame, system.calls, "both ends relax to the same minimum: there is no event between them")
+    return _nothing(frame, system.calls, UNEVENTFUL)
 
 
 def path_between(
@@ -177,13 +179,21 @@ def path_between(
     config: PathConfig,
     progress: Progress | None = None,
 ) -> MinimumEnergyPath:
-    """The path from ``first`` to ``last`` [N, 3], both relaxed, by way of ``frames`` [T, N, 3] if there are any."""
+    """The path from ``first`` to ``last`` [N, 3], both relaxed, by way of ``frames`` [T, N, 3] if there are any.
+
+    Where the committee has no such path, the guess between the ends as they were given, with the reason in ``note``:
+    labels along it are what the committee lacks.
+    """
     system = _System(committee, first)
     try:
         begin, end = system.relaxed(first.positions, config), system.relaxed(last, config)
-        if distances(end, begin, system.free) < SAME:
-            return _nothing(first, system.calls, "both ends relax to the same minimum: there is no event between them")
-        return _band(system, begin, end, frames, config, progress)
+        if distances(end, begin, system.free) > SAME:
+            return _band(system, begin, end, frames, config, progress)
+        note = UNEVENTFUL
+    except PathError as error:
+        note = str(error)
+    try:
+        return _unrelaxed(system, last, frames, config, note)
     except PathError as error:
         return _nothing(first, system.calls, str(error))
 
@@ -301,15 +311,33 @@ def _relaxed_band(
     converged = optimiser.run(fmax=config.fmax, steps=config.max_steps - config.max_steps // 2)
     residual = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max())
     positions = chained([image.positions for image in images], system.free)
-    evaluated = [system.members(image.positions) for image in images]
+    return _evaluated(system, positions, residual, bool(converged), guess)
+
+
+def _evaluated(
+    system: _System, positions: Array, residual: float, converged: bool, guess: str, note: str = ""
+) -> MinimumEnergyPath:
+    """The record of a band [K, N, 3]."""
+    found = [system.members(image) for image in positions]
     return MinimumEnergyPath(
         positions=positions,
-        members=np.array([energies for energies, _ in evaluated]).T,
-        force_std=np.array([np.sqrt(forces.var(axis=0).sum(axis=1)).max() for _, forces in evaluated]),
+        members=np.array([energies for energies, _ in found]).T,
+        force_std=np.array([np.sqrt(forces.var(axis=0).sum(axis=1)).max() for _, forces in found]),
         residual=residual,
-        converged=bool(converged),
+        converged=converged,
         guess=guess,
         calls=system.calls,
+        note=note,
+    )
+
+
+def _unrelaxed(system: _System, last: Array, frames: Array, config: PathConfig, note: str) -> MinimumEnergyPath:
+    """The guess between the ends as they were given."""
+    count, first = config.images + 2, system.frame.positions
+    path = through_frames(first, last, frames, count, system.free) if len(frames) else None
+    guess = "frames" if path is not None else "idpp"
+    return _evaluated(
+        system, between(system.frame, first, last, count) if path is None else path, math.nan, False, guess, note
     )
 
 

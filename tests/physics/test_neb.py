@@ -232,6 +232,23 @@ def test_no_event_is_said() -> None:
     assert short.note == "the trajectory has no two frames"
 
 
+def test_a_committee_without_the_product_gives_the_guess_to_be_labelled(tmp_path: Path) -> None:
+    """Its own surface leads from both ends to the same minimum."""
+
+    def bowl(frame: Frame) -> tuple[Array, Array]:
+        return np.array([float(np.sum(frame.positions**2))]), -2 * frame.positions[None]
+
+    sampler = band(bowl)
+    found = sampler.sample(tmp_path / "model.pt", tmp_path, Walker(0, 3, at("deep")))
+    assert len(found) == 13
+    assert found.note == ""
+    assert found.positions[0] == pytest.approx(at("deep").positions)
+    assert found.positions[-1] == pytest.approx(at("between").positions)
+    profile = sampler.barrier([tmp_path], [found])
+    assert profile.note == "both ends relax to the same minimum: there is no event between them"
+    assert np.isnan(profile.barrier)
+
+
 def test_a_surface_without_numbers_is_said() -> None:
     def torn(frame: Frame) -> tuple[Array, Array]:
         energies, forces = scaled(1.0)(frame)
