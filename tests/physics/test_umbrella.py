@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from toys import ManyBody, save_committee
 
 from rareal import cv
+from rareal.cv.angles import Dihedral
 from rareal.errors import SamplingError
 from rareal.plugin import lmp_command
 from rareal.records import Array, Frame, Trajectory, Walker
@@ -121,10 +122,33 @@ def test_bias_of_every_frame_is_the_restraint_of_its_window(tmp_path: Path) -> N
         sampler.windows([trajectories[0], spoilt])
 
 
+def test_windows_of_an_angle_go_through_180_degrees(tmp_path: Path) -> None:
+    """Colvars and MBAR agree on the restraint where the value jumps from 180 to -180."""
+    start = Frame(np.array([6] * 4), np.array([[1.4, 0.2, 0], [0, 0, 0], [0, 0, 1.5], [-1.4, 0.1, 1.6]]))
+    dihedral = Dihedral((0, 1, 2, 3))
+    settings = {"first": 150, "last": 210, "windows": 4, "equilibration": 200, "steps": 100, "frame_interval": 2}
+    config = Config.model_validate({**settings, "walkers": 2, "force_constant": "0.05 eV/degree^2", "damping": 20})
+    sampler = build(config, [dihedral], start)
+    found = []
+    for number in range(2):
+        place = tmp_path / str(number)
+        walker = Walker(number, 3, start)
+        sampler.prepare(place, walker, f"pair_style zero 5.0\npair_coeff * *{NO_COMMITTEE}")
+        run = sampler.run(place, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
+        lammps.run_all([run], 1, 60.0)
+        found.append(sampler.collect(run, walker))
+    assert [t.note for t in found] == ["", ""]
+    windows = sampler.windows(found)
+    assert [len(values) for values in windows.samples] == [49] * 4
+    assert windows.samples[0].min() > 0
+    assert windows.samples[3].max() < 0
+    assert [float(np.mean(values % 360)) for values in windows.samples] == pytest.approx([150, 170, 190, 210], abs=6)
+
+
 def test_a_committee_is_driven_from_window_to_window(tmp_path: Path) -> None:
     """`pair_style mlensemble` in the very script; disagreement at every frame, the restraint as bias."""
     model = save_committee(tmp_path / "model.pt", ManyBody(3, 1, 0.1))
-    start = Frame(np.array([6, 6, 1, 1]), np.array([[0.0, 0, 0], [0, 0, 1.5], [0.9, 0.3, -0.4], [-0.9, 0.1, 1.9]]))
+    start = Frame(np.array([6, 6]), np.array([[0.0, 0, 0], [0, 0, 1.5]]))
     settings = {"first": 1.5, "last": 1.8, "windows": 3, "equilibration": 20, "steps": 60, "force_constant": 100}
     config = Config.model_validate({**settings, "walkers": 1, "frame_interval": 5, "temperature": 50})
     sampler = build(config, [CV], start)
