@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.check import Check, Members
+from rareal.check import Check
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
 from rareal.cv import names as cv_names
@@ -32,7 +32,7 @@ from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import Engine, Progress
+from rareal.protocols import Engine, Members, Progress
 from rareal.records import Frame, LabeledFrame, Trained, Walker
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference

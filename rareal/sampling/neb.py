@@ -19,16 +19,13 @@ from pydantic import Field, PrivateAttr
 
 from rareal.cv import Variable
 from rareal.files import write_npz
-from rareal.protocols import Progress
+from rareal.protocols import Members, Progress
 from rareal.records import Array, Frame, Profile, Trajectory, Walker
 from rareal.sampling.bands import between, chained, distances, through_frames
 from rareal.sampling.trajectory import ARCHIVE, load
 from rareal.schema import Misfit, Section
 from rareal.structure import read_structure
 from rareal.units import Force, SpringConstant
-
-Members = Callable[[Frame], tuple[Array, Array]]
-"""A committee: energies [M] eV and forces [M, N, 3] eV/Å of a frame."""
 
 SAME = 0.2
 """Å, `rareal.sampling.bands.distances` below which two relaxed structures are one minimum."""
