@@ -102,7 +102,13 @@ KINDS: dict[str, Kinds] = {
             "parsl": "rareal.execution.parsl",
         }
     ),
-    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "initial": Kinds(
+        {
+            "md": "rareal.sampling.initial",
+            "normal_modes": "rareal.sampling.normal_modes",
+            "displacement": "rareal.sampling.displacement",
+        }
+    ),
     "model": Kinds(
         {
             "ani": "rareal.models.ani",
