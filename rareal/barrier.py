@@ -1,4 +1,4 @@
-"""The barrier as three numbers: work of the pull, error along its path, quasi-static rupture.
+"""Where a round's barrier is checked: which frames of its own path the engine labels.
 
 The work's maximum (W_max) is the paper's activation energy, and ill-conditioned: the bond goes when the residual
 barrier under load has sunk to a few kT, and 0.01 Å of pulling is 1 kcal/mol of work. The error along the path and the
@@ -7,9 +7,7 @@ quasi-static rupture (`rareal.rupture`) are well-conditioned.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rareal.event import find_event
-from rareal.records import Trajectory
+from rareal.records import Array, Trajectory
 from rareal.rupture import Config as RuptureConfig
 from rareal.schema import Misfit, Section
 from rareal.units import KCAL_MOL, Energy
@@ -29,6 +27,9 @@ class Config(Section):
     kind: Literal["path"] = "path"
     path_frames: int = Field(
         48, ge=4, description="frames of the round's own pull that the engine labels; each is a label"
+    )
+    profile_bins: int = Field(
+        6, ge=2, description="thermal samplers: stretches of the collective variable whose mean energies are compared"
     )
     break_frames: int = Field(16, ge=0, description="of these, frames within the break itself")
     scout_frames: int = Field(
@@ -51,31 +52,6 @@ class Config(Section):
         """Refuse more frames in the break than there are."""
         if self.break_frames > self.path_frames - 4:
             raise Misfit("break_frames", f"must leave 4 of the {self.path_frames} path_frames for before and after")
-
-
-@dataclass(frozen=True)
-class Work:
-    """Maximum of the spring's work over several pulls, eV.
-
-    Attributes
-    ----------
-    maxima : one per trajectory.
-    mean : their mean; nan for none.
-    error : standard error of the mean; nan for fewer than two.
-    """
-
-    maxima: tuple[float, ...]
-    mean: float
-    error: float
-
-
-def work(trajectories: Sequence[Trajectory]) -> Work:
-    """W_max of complete pulls; those that were cut short (``note``) have no maximum and are left out."""
-    maxima = [float(t.work.max()) for t in trajectories if len(t) and not t.note]
-    count = len(maxima)
-    mean = float(np.mean(maxima)) if count else math.nan
-    error = float(np.std(maxima, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
-    return Work(tuple(maxima), mean, error)
 
 
 def path_frames(
@@ -106,6 +82,34 @@ def path_frames(
     chosen = np.union1d(chosen, _spread(int(0.9 * event.onset), event.onset - 1, near, chosen))
     chosen = np.union1d(chosen, [0])
     return np.union1d(chosen, _spread(0, event.onset - 1, count - len(chosen), chosen)).astype(np.int64)
+
+
+def thermal_frames(cv: Array, count: int) -> NDArray[np.int64]:
+    """Rows of a thermal trajectory to be checked, in order: as evenly along its collective variable as it went there.
+
+    Parameters
+    ----------
+    cv : [T] collective variable.
+    count : rows in all; fewer come back where the trajectory has fewer.
+    """
+    rows = np.arange(len(cv))
+    if len(cv) <= count:
+        return rows
+    stretch = bins(cv, count)
+    taken: list[int] = []
+    # of every stretch the row in the middle of its visits; what empty stretches leave over goes where rows are many
+    for part in np.unique(stretch):
+        visits = rows[stretch == part]
+        taken.append(int(visits[len(visits) // 2]))
+    return np.union1d(taken, _spread(0, len(cv) - 1, count - len(taken), taken)).astype(np.int64)
+
+
+def bins(cv: Array, count: int) -> NDArray[np.int64]:
+    """Which of ``count`` equal stretches between the smallest and the largest value each value is in."""
+    low, high = float(cv.min()), float(cv.max())
+    place = (cv - low) / max(high - low, 1e-12) * count
+    found: NDArray[np.int64] = np.minimum(place.astype(np.int64), count - 1)
+    return found
 
 
 def _spread(first: int, last: int, count: int, taken: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

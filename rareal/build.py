@@ -2,8 +2,9 @@
 
 A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
 
-``start`` the starting structure; ``cv`` the collective variable; ``engine`` the level of theory; ``elements`` the
-chemical symbols of the structure, in the model's order; ``seeds`` one per committee member (models only).
+``start`` the starting structure; ``variables`` the collective variables, the event's first; ``engine`` the level of
+theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member
+(models only).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.check import Check
+from rareal.check import Check, Members
 from rareal.config import Config, TrainConfig, Tree
+from rareal.cv import Variable
 from rareal.data.augment import noise_copies
 from rareal.data.split import split
 from rareal.errors import ConfigError, RunFolderError
@@ -29,13 +31,14 @@ from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import EnergyForces, Engine, Progress
-from rareal.records import Frame, LabeledFrame, Trained, Trajectory
+from rareal.protocols import Engine, Progress
+from rareal.records import Frame, LabeledFrame, Trained, Walker
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference
 from rareal.sampling.reference import EngineSampler
+from rareal.schema import Misfit
+from rareal.structure import read_structure
 from rareal.training import outcome
-from rareal.uncertainty.threshold import threshold
 
 if TYPE_CHECKING:
     from rareal.training.trainer import CommitteeTrainer
@@ -67,13 +70,11 @@ def build_stages(config: Config) -> Stages:
     """The stages of a run. They are light: what computes is made where it computes."""
     start = config.frame
     elements = elements_of(start.numbers)
-    cv = make(config, "cv", start=start)
+    variables = build_variables(config)
     engine: Engine = make(config, "engine", start=start)
-    parts = {"start": start, "cv": cv, "engine": engine, "elements": elements}
+    parts = {"start": start, "variables": variables, "engine": engine, "elements": elements}
     settings: Any = config  # the sections' own types are their modules' business
-
-    def limit(trajectories: Sequence[Trajectory]) -> float:
-        return threshold(trajectories, settings.uncertainty)
+    sampler = make(config, "sampler", **parts)
 
     def augment(frames: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
         return noise_copies(frames, settings.augment, rng)
@@ -83,16 +84,56 @@ def build_stages(config: Config) -> Stages:
         initial=Initial(make(config, "initial", **parts), engine, start, config.labels.timeout, config.labels.scratch),
         split=build_split(config),
         trainer=Training(config, elements, parts),
-        sampler=make(config, "sampler", **parts),
-        check=Check(settings.check, start, cv.atoms, committee_surface),
-        threshold=limit,
+        sampler=sampler,
+        check=Check(settings.check, start, pulled_ends(sampler, variables), committee_members, sampler.thermal),
+        uncertainty=make(config, "uncertainty", **parts),
         selector=make(config, "selection", **parts),
         augment=augment,
         labeler=build_labeler(config, engine, executors.label),
         reference=find_reference(config, engine),
-        velocity_seeds=velocity_seeds(walkers(config)),
+        walkers=build_walkers(config),
         executors=executors,
     )
+
+
+def build_variables(config: Config) -> tuple[Variable, ...]:
+    """The collective variables, the event's first."""
+    return (make(config, "cv", start=config.frame),)
+
+
+def build_walkers(config: Config, count: int | None = None) -> list[Walker]:
+    """The drives of a round; ``count`` of them, or as many as the sampler wants."""
+    sampler: Any = config.sampler
+    wanted = count or int(getattr(sampler, "count", 1))
+    return [
+        Walker(k, seed, walker_start(config, sampler.of(k) if hasattr(sampler, "of") else None))
+        for k, seed in enumerate(velocity_seeds(wanted))
+    ]
+
+
+def walker_start(config: Config, settings: Any) -> Frame:
+    """The structure that a walker starts from.
+
+    Raises
+    ------
+    ConfigError
+        If its own structure is not of the same atoms as the run's.
+    """
+    path = getattr(settings, "start", None)
+    if path is None:
+        return config.frame
+    try:
+        found = read_structure(config.source.parent / path)
+    except Misfit as misfit:
+        raise ConfigError(f"sampler.walkers: {path}: {misfit}") from misfit
+    if found.numbers.tolist() != config.frame.numbers.tolist():
+        raise ConfigError(f"sampler.walkers: {path} holds other atoms than {config.structure}, or in another order")
+    return found
+
+
+def pulled_ends(sampler: Any, variables: Sequence[Variable]) -> tuple[int, int] | None:
+    """The two atoms that are pulled apart, where that is the event."""
+    return None if sampler.thermal else variables[0].ends
 
 
 def build_executors(config: Config) -> Executors:
@@ -154,15 +195,15 @@ class Training:
         return outcome.load(folder)
 
 
-def committee_surface(path: Path) -> EnergyForces:
-    """The mean of the committee in a model file."""
+def committee_members(path: Path) -> Members:
+    """The committee in a model file."""
     import torch
 
     from rareal.export import modelfile
 
     # single frames of a molecule are fastest, and reproducible, on one thread; training asks for more by itself
     torch.set_num_threads(1)
-    return modelfile.Committee.load(path).surface()
+    return modelfile.Committee.load(path).energies_forces
 
 
 def build_split(config: Config | TrainConfig) -> Split:
@@ -213,23 +254,21 @@ def find_reference(config: Config, engine: Engine) -> Reference | None:
     return found
 
 
-def build_reference(config: Config, folder: Path, pulls: int | None, display: Display) -> Reference:
-    """Drive the event with the engine itself, ``pulls`` times (None: once per walker)."""
-    cv = make(config, "cv", start=config.frame)
+def build_reference(config: Config, folder: Path, drives: int | None, display: Display) -> Reference:
+    """Drive the event with the engine itself, ``drives`` times (None: once per walker)."""
+    variables = build_variables(config)
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
-    workers = getattr(config.executor.sample, "workers", None) or cores()
+    at_once = getattr(config.executor.sample, "workers", None) or cores()
+    sampler = make(config, "sampler", start=config.frame, variables=variables)
+    ends = pulled_ends(sampler, variables)
     # in a process of its own: a compiled engine may end it, write files, or fight with LAMMPS over libraries
     worker = Worker(engine, config.labels.timeout, config.labels.scratch)
-    sampler = EngineSampler(settings.sampler, cv, config.frame, worker, workers)
-    seeds = velocity_seeds(pulls or walkers(config))
     with worker, display.stage("reference") as progress:
-        return compute(sampler, worker, config.frame, cv.atoms, settings.check.rupture, folder, seeds, progress)
-
-
-def walkers(config: Config) -> int:
-    """How many drives a round has; one where the sampler does not say."""
-    return int(getattr(config.sampler, "walkers", 1))
+        return compute(
+            EngineSampler(sampler, worker, at_once), config.frame, ends, settings.check.rupture, folder,
+            build_walkers(config, drives), progress,
+        )  # fmt: skip
 
 
 def elements_of(numbers: NDArray[np.int64]) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""Is the potential right where it matters? Committee against engine along the round's own pull, and its rupture.
+"""Is the potential right where it matters? Committee against engine along the round's own path, and the barrier.
 
-Three numbers, because one alone misleads. *W_max*, the paper's activation energy, is the largest work of the spring; it
-hangs on the instant at which a bond goes over a residual barrier of a few kT, and moves by far more than the surface
-errs. The *path error* is the largest difference between committee and engine, both relative to the first frame, at a
-few dozen frames of the pull that the committee itself drove; it needs no reference. The *rupture* is the quasi-static
-pull of `rareal.rupture`. The latter two are well conditioned and decide convergence.
+What a sampler calls its barrier may be ill-conditioned (the largest work of a pull hangs on the instant at which a bond
+goes over a residual barrier of a few kT) or noisy (a free energy of a short run). So a round is also held against the
+engine: at a few dozen frames of a path that the committee itself drove, energies of committee and engine are compared,
+frame by frame where the drive is one path, by their means along the collective variable where it samples a
+temperature. Where two atoms are pulled apart, the quasi-static pull of `rareal.rupture` is a well-conditioned barrier
+beside the work.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,34 +19,100 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.barrier import Config, path_frames, work
+from rareal.barrier import Config, bins, path_frames, thermal_frames
 from rareal.event import find_event
 from rareal.files import write_npz
 from rareal.protocols import EnergyForces
-from rareal.records import Array, Frame, LabeledFrame, Trajectory
-from rareal.reference import Reference
+from rareal.records import Array, Evidence, Frame, LabeledFrame, Profile, Trajectory
 from rareal.rupture import Rupture, compare, load, rupture, save, telling_positions
 from rareal.units import KCAL_MOL
 
 PATH, RUPTURE = "path.npz", "rupture.npz"
 NAN = float("nan")
 
+Members = Callable[[Frame], tuple[Array, Array]]
+"""A committee: energies [M] eV and forces [M, N, 3] eV/Å of a frame."""
+
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a round's check found. Energies in eV, relative to the first checked frame; arrays [K] over the frames."""
+    """What a round's check found.
+
+    Attributes
+    ----------
+    steps, cv : [K] of the checked frames.
+    engine : [K] eV, relative to the first frame.
+    members : [M, K] eV, likewise.
+    energy_std, force_std, force_error : [K] as in `rareal.records.Evidence`.
+    in_break : [K] whether a frame lies within the break of a bond.
+    bins : stretches of the collective variable whose mean energies are compared; 0 where frames are, one by one.
+    rupture : the quasi-static pull, if there is one.
+    """
 
     steps: NDArray[np.int64]
     cv: Array
     engine: Array
-    committee: Array
+    members: Array
+    energy_std: Array
+    force_std: Array
+    force_error: Array
     in_break: NDArray[np.bool_]
-    rupture: Rupture
+    bins: int = 0
+    rupture: Rupture | None = None
+
+    @property
+    def committee(self) -> Array:
+        """[K] mean of the members, eV, relative to the first frame."""
+        mean: Array = self.members.mean(axis=0)
+        return mean
 
     @property
     def path_error(self) -> float:
-        """Largest |committee − engine| along the path, eV."""
-        return float(np.abs(self.committee - self.engine).max()) if len(self.engine) > 1 else NAN
+        """Largest error along the path, eV: of a frame, or of a stretch's mean energy."""
+        return self.largest[0]
+
+    @property
+    def largest(self) -> tuple[float, float]:
+        """The largest error along the path and its standard error, eV; the latter 0 where frames are compared."""
+        if len(self.engine) < 2:
+            return NAN, NAN
+        error = self.committee - self.engine
+        if not self.bins:
+            return float(np.abs(error).max()), 0.0
+        means, errors = self.by_bin(error)
+        worst = int(np.nanargmax(np.abs(means)))
+        return float(abs(means[worst])), float(errors[worst])
+
+    def by_bin(self, values: Array) -> tuple[Array, Array]:
+        """Means of ``values`` [K] in the stretches, relative to the first frame's stretch, and standard errors, [B].
+
+        nan where a stretch has fewer than three frames.
+        """
+        place = bins(self.cv, self.bins)
+        means, errors = np.full(self.bins, NAN), np.full(self.bins, NAN)
+        for part in range(self.bins):
+            inside = values[place == part]
+            if len(inside) >= 3:
+                means[part], errors[part] = inside.mean(), inside.std(ddof=1) / math.sqrt(len(inside))
+        home = int(place[0]) if np.isfinite(means[place[0]]) else int(np.argmax(np.isfinite(means)))
+        errors = np.where(np.arange(self.bins) == home, 0.0, np.hypot(errors, errors[home]))
+        if not np.isfinite(means).any():
+            # too few frames for means: the frames' own spread is all there is to say
+            return np.array([np.abs(values - values.mean()).max()]), np.array([NAN])
+        return means - means[home], errors
+
+    @property
+    def height(self) -> tuple[float, float]:
+        """Highest energy of the committee along the path relative to its start, eV, and its std over the members."""
+        if not self.members.size:
+            return NAN, NAN
+        heights = self.members.max(axis=1)
+        return float(self.committee.max()), float(heights.std())
+
+    @property
+    def evidence(self) -> Evidence:
+        """Scores and errors of the checked frames."""
+        return Evidence(self.energy_std, self.force_std, np.abs(self.committee - self.engine), self.force_error)
 
 
 class Check:
@@ -53,22 +121,32 @@ class Check:
     Parameters
     ----------
     config : what to check.
-    start : the structure; ends : the two atoms (from 0) that the quasi-static pull moves.
-    surface : reads a model file as a potential-energy surface, the committee's mean.
+    start : the structure.
+    ends : the two atoms (from 0) that the quasi-static pull moves; None where nothing is pulled apart.
+    committee : reads a model file.
+    thermal : whether trajectories sample a temperature, see `rareal.protocols.Sampler`.
     """
 
     def __init__(
-        self, config: Config, start: Frame, ends: tuple[int, int], surface: Callable[[Path], EnergyForces]
+        self,
+        config: Config,
+        start: Frame,
+        ends: tuple[int, int] | None,
+        committee: Callable[[Path], Members],
+        thermal: bool = False,
     ) -> None:
         self.config = config
         self.start = start
         self.ends = ends
-        self.surface = surface
+        self.committee = committee
+        self.thermal = thermal
 
     def path_rows(self, trajectory: Trajectory, count: int) -> list[int]:
-        """Rows of the path to be labelled, at most ``count``; see `rareal.barrier.path_frames`."""
+        """Rows of the path to be labelled, at most ``count``; see `rareal.barrier`."""
         config = self.config
         count = min(count, config.path_frames)
+        if self.thermal:
+            return [int(row) for row in thermal_frames(trajectory.cv, count)]
         in_break = count * config.break_frames // config.path_frames
         rows = path_frames(self.start.numbers, trajectory, count, in_break, config.beyond_steps)
         return [int(row) for row in rows]
@@ -80,19 +158,16 @@ class Check:
 
     def believed(self, model: Path, labelled: Sequence[LabeledFrame]) -> bool:
         """Whether the committee is near enough to the engine along its own path for more labels to be worth it."""
-        engine, committee = self._energies(model, labelled)
-        return len(labelled) > 1 and bool(np.abs(committee - engine).max() <= self.config.scout_above)
-
-    def _energies(self, model: Path, labelled: Sequence[LabeledFrame]) -> tuple[Array, Array]:
-        """Of engine and committee, relative to the first frame, eV."""
-        surface = self.surface(model)
-        engine = np.array([f.label.energy for f in labelled])
-        committee = np.array([surface(f.frame)[0] for f in labelled])
-        return engine - engine[:1], committee - committee[:1]
+        committee = self.committee(model)
+        energies = np.array([committee(f.frame)[0].mean() for f in labelled])
+        error = energies - np.array([f.label.energy for f in labelled])
+        return len(labelled) > 1 and bool(np.abs(error - error[0]).max() <= self.config.scout_above)
 
     def pull_apart(self, folder: Path, model: Path) -> list[Frame]:
         """Keep the committee's quasi-static rupture in ``folder``; return the structures that decide where it lies."""
-        record = rupture(self.surface(model), self.start, self.ends, self.config.rupture)
+        if self.ends is None:
+            return []
+        record = rupture(mean_surface(self.committee(model)), self.start, self.ends, self.config.rupture)
         save(folder / RUPTURE, record)
         return [
             replace(self.start, positions=positions, origin="rupture")
@@ -102,41 +177,102 @@ class Check:
     def compare(self, folder: Path, model: Path, labelled: Sequence[LabeledFrame], trajectory: Trajectory) -> None:
         """Write the comparison of committee and engine at the labelled frames of the path into ``folder``."""
         labelled = sorted(labelled, key=lambda f: f.frame.step)
-        engine, committee = self._energies(model, labelled)
+        committee = self.committee(model)
+        predicted = [committee(f.frame) for f in labelled]
+        members = np.array([energies for energies, _ in predicted]).reshape(len(labelled), -1).T
+        engine = np.array([f.label.energy for f in labelled])
+        errors = [forces.mean(axis=0) - f.label.forces for (_, forces), f in zip(predicted, labelled, strict=True)]
+        spread = [np.sqrt((forces.std(axis=0) ** 2).sum(axis=1)).max() for _, forces in predicted]
         steps = np.array([f.frame.step for f in labelled], dtype=np.int64)
-        event = find_event(self.start.numbers, trajectory.positions)
+        event = None if self.thermal else find_event(self.start.numbers, trajectory.positions)
         first, last = (trajectory.steps[[event.onset, event.end]]) if event else (1, 0)
         write_npz(
             folder / PATH,
             steps=steps,
             cv=np.array([f.frame.cv for f in labelled]),
-            engine=engine,
-            committee=committee,
+            engine=engine - engine[:1],
+            committee=members.mean(axis=0) - members.mean(axis=0)[:1] if len(labelled) else engine,
+            members=members - members[:, :1],
+            energy_std=members.std(axis=0) if len(labelled) else engine,
+            force_std=np.array(spread),
+            force_error=np.array([np.linalg.norm(error, axis=1).max() for error in errors]),
             in_break=(steps >= first) & (steps <= last),
             walker=trajectory.walker,
         )
 
     def load(self, folder: Path) -> Findings:
         """What `compare` wrote."""
+        names = ("steps", "cv", "engine", "members", "energy_std", "force_std", "force_error", "in_break")
         with np.load(folder / PATH) as archive:
-            arrays = {name: archive[name] for name in ("steps", "cv", "engine", "committee", "in_break")}
-        return Findings(**arrays, rupture=load(folder / RUPTURE))
+            arrays = {name: archive[name] for name in names}
+        pulled = load(folder / RUPTURE) if (folder / RUPTURE).is_file() else None
+        return Findings(**arrays, bins=self.config.profile_bins if self.thermal else 0, rupture=pulled)
 
 
-def figures(findings: Findings, trajectories: Sequence[Trajectory], reference: Reference | None) -> dict[str, Any]:
-    """The columns of rounds.csv that say how good the round's potential is; nan where a figure is not known."""
-    pulls = work(trajectories)
-    ours = findings.rupture
-    row = {
-        "barrier_eV": pulls.mean,
-        "barrier_se_eV": pulls.error,
+def mean_surface(committee: Members) -> EnergyForces:
+    """The committee mean as a potential-energy surface."""
+
+    def mean(frame: Frame) -> tuple[float, Array]:
+        energies, forces = committee(frame)
+        return float(energies.mean()), forces.mean(axis=0)
+
+    return mean
+
+
+def figures(
+    findings: Findings, profile: Profile, theirs: Profile | None = None, reference: Rupture | None = None
+) -> dict[str, Any]:
+    """The columns of rounds.csv that say how good the round's potential is; nan where a figure is not known.
+
+    Parameters
+    ----------
+    findings : of the check.
+    profile : the round's barrier, by its sampler.
+    theirs, reference : the engine's own barrier and rupture, where they are known.
+    """
+    height, height_std = findings.height
+    worst, worst_se = findings.largest
+    row: dict[str, Any] = {
+        "barrier_eV": profile.barrier,
+        "barrier_se_eV": profile.barrier_error,
+        "barrier_kind": profile.kind,
         "reference_eV": NAN,
         "error_kcal_mol": NAN,
-        "path_error_kcal_mol": findings.path_error / KCAL_MOL,
+        "path_error_kcal_mol": worst / KCAL_MOL,
+        "path_error_se_kcal_mol": worst_se / KCAL_MOL,
+        "path_height_eV": height,
+        "path_height_std_eV": height_std,
         "rupture_energy_error_kcal_mol": NAN,
         "rupture_force_error_percent": NAN,
         "rupture_distance_error_A": NAN,
         "reference_se_eV": NAN,
+        **_rupture(findings.rupture),
+        "path_frames": len(findings.steps),
+        "path_frames_in_break": int(findings.in_break.sum()),
+        "path_energy_span_eV": float(np.ptp(findings.engine)) if len(findings.engine) else NAN,
+    }
+    if theirs is not None:
+        row |= {"reference_eV": theirs.barrier, "reference_se_eV": theirs.barrier_error}
+        row["error_kcal_mol"] = (profile.barrier - theirs.barrier) / KCAL_MOL
+    ours = findings.rupture
+    if reference is not None and ours is not None:
+        error = compare(ours, reference)
+        row |= {
+            "rupture_energy_error_kcal_mol": error.energy_max / KCAL_MOL,
+            "rupture_force_error_percent": error.force_percent,
+            "stability_energy_error_kcal_mol": (ours.stability_energy - reference.stability_energy) / KCAL_MOL,
+            "stability_distance_error_A": ours.stability_distance - reference.stability_distance,
+            "rupture_distance_error_A": error.distance,
+            "same_bond": error.same_bond,
+        }
+    return row
+
+
+def _rupture(ours: Rupture | None) -> dict[str, Any]:
+    """The columns of the committee's quasi-static pull; none where nothing is pulled apart."""
+    if ours is None:
+        return {}
+    return {
         "rupture_energy_eV": ours.energy_max,
         "rupture_force_eV_A": ours.force_max,
         "rupture_distance_A": ours.break_distance,
@@ -146,35 +282,19 @@ def figures(findings: Findings, trajectories: Sequence[Trajectory], reference: R
         "stability_distance_error_A": NAN,
         "rupture_bond": "-".join(map(str, ours.broken_bond)) if ours.broke else "none",
         "same_bond": "",
-        "path_frames": len(findings.steps),
-        "path_frames_in_break": int(findings.in_break.sum()),
-        "path_energy_span_eV": float(np.ptp(findings.engine)) if len(findings.engine) else NAN,
     }
-    if reference is not None:
-        same = {t.seed for t in trajectories if not t.note}
-        theirs = work([t for t in reference.pulls if t.seed in same])
-        row |= {"reference_eV": theirs.mean, "reference_se_eV": theirs.error}
-        row["error_kcal_mol"] = (pulls.mean - theirs.mean) / KCAL_MOL
-        error = compare(ours, reference.rupture)
-        row |= {
-            "rupture_energy_error_kcal_mol": error.energy_max / KCAL_MOL,
-            "rupture_force_error_percent": error.force_percent,
-            "stability_energy_error_kcal_mol": (ours.stability_energy - reference.rupture.stability_energy) / KCAL_MOL,
-            "stability_distance_error_A": ours.stability_distance - reference.rupture.stability_distance,
-            "rupture_distance_error_A": error.distance,
-            "same_bond": error.same_bond,
-        }
-    return row
+
+
+def change(row: Mapping[str, Any], previous: Mapping[str, Any] | None) -> float:
+    """Change of the event's barrier since the round before, eV: of the rupture energy where there is one."""
+    name = "rupture_energy_eV" if "rupture_energy_eV" in row else "barrier_eV"
+    if previous is None or previous.get(name) is None:
+        return NAN
+    return float(row[name]) - float(previous[name])
 
 
 def meets(row: Mapping[str, Any], previous: Mapping[str, Any] | None, limits: Any) -> bool:
-    """Whether a round is within the limits of ``convergence``.
-
-    The rupture energy is held against the engine's where that is known, else against the round before.
-    """
-    change = row["rupture_energy_error_kcal_mol"]
-    if not np.isfinite(change):
-        change = (row["rupture_energy_eV"] - previous["rupture_energy_eV"]) / KCAL_MOL if previous else NAN
+    """Whether a round is within the limits of ``convergence``: barrier at rest, and right along its own path."""
     return bool(
-        row["path_error_kcal_mol"] <= limits.path_error / KCAL_MOL and abs(change) <= limits.rupture_energy / KCAL_MOL
+        row["path_error_kcal_mol"] <= limits.path_error / KCAL_MOL and abs(change(row, previous)) <= limits.barrier
     )

@@ -76,27 +76,13 @@ def reference(
     config = load(config_file)
     from rareal.build import build_reference
     from rareal.progress import display
+    from rareal.reference import describe
 
     folder = directory or config.reference_folder
     with display(quiet) as shown:
         found = build_reference(config, folder, seeds, shown)
-    for pull, peak, bond in zip(found.pulls, found.work.maxima, found.broken_bonds, strict=True):
-        typer.echo(f"velocity seed {pull.seed}: W_max {peak:.4f} eV, {_bond(bond)}")
-    if len(found.pulls) > 1:  # one has no standard error
-        typer.echo(f"W_max: {found.work.mean:.4f} ± {found.work.error:.4f} eV (mean and standard error)")
-    static = found.rupture
-    typer.echo(
-        f"Quasi-static rupture: E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, "
-        f"at {static.break_distance:.3f} Å, {_bond(static.broken_bond)}; "
-        f"limit of stability {static.stability_energy:.4f} eV at {static.stability_distance:.3f} Å"
-        if static.broke
-        else f"Quasi-static rupture: {static.note}"
-    )
+    typer.echo(describe(found))
     typer.echo(f"Reference in {folder}")
-
-
-def _bond(pair: tuple[int, int] | None) -> str:
-    return f"bond {pair[0]}-{pair[1]} broke" if pair else "no bond broke"
 
 
 @app.command()

@@ -61,8 +61,13 @@ EXECUTOR = "executor"
 class Convergence(Section):
     """When the run ends before its last round."""
 
-    path_error: Energy = Field(0.5 * KCAL_MOL, gt=0, description="largest error at a checked frame of the path, eV")
-    rupture_energy: Energy = Field(0.5 * KCAL_MOL, gt=0, description="error of the rupture energy E_max, eV")
+    path_error: Energy = Field(0.5 * KCAL_MOL, gt=0, description="largest error along the checked path, eV")
+    barrier: Energy = Field(
+        0.5 * KCAL_MOL,
+        gt=0,
+        description="change of the barrier since the last round, eV; where two atoms are pulled apart, of the energy "
+        "of their quasi-static rupture",
+    )
     rounds: int = Field(2, ge=1, description="rounds in a row that must meet both")
 
 

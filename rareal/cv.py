@@ -7,7 +7,7 @@ Atoms are numbered from 1 in the YAML and in LAMMPS, from 0 in Python.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
@@ -38,6 +38,28 @@ class Config(Section):
                 raise Misfit("atoms", f"there is no atom {atom} in the structure; number the atoms 1 to {count}")
 
 
+class Variable(Protocol):
+    """A collective variable: what samplers, screening and plots need of it."""
+
+    name: str
+    unit: str
+    label: str
+    period: float | None
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """The two atoms, from 0, of a plain distance between two atoms; else None."""
+        ...
+
+    def value(self, positions: Array) -> Array:
+        """Values [...] for unwrapped positions [..., N, 3] in Å."""
+        ...
+
+    def colvars(self) -> str:
+        """The ``colvar`` block of a Colvars configuration."""
+        ...
+
+
 @dataclass(frozen=True)
 class Distance:
     """Distance between two atoms, Å.
@@ -52,7 +74,13 @@ class Distance:
     name = "cv"
     unit = "Å"
     label = "distance"
+    period = None
     groups = ("cv_first", "cv_second")
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The two atoms, counted from 0."""
+        return self.atoms
 
     def value(self, positions: Array) -> Array:
         """Distances [...] in Å for unwrapped positions [..., N, 3] in Å."""

@@ -26,8 +26,8 @@ from rareal.data import dataset
 from rareal.errors import SamplingError
 from rareal.files import write_csv, write_json
 from rareal.progress import Display
-from rareal.protocols import Labeler, Progress, Sampler, Selector, Trainer
-from rareal.records import FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+from rareal.protocols import Labeler, Progress, Sampler, Selector, Trainer, Uncertainty
+from rareal.records import FailedLabel, Frame, Judged, Label, LabeledFrame, Trained, Trajectory, Walker
 from rareal.reference import Reference
 from rareal.rundir import RunFolder, Stage
 from rareal.sampling import trajectory
@@ -36,7 +36,7 @@ from rareal.watch import Pending, Task, Watch
 Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
 """(frames, last mask, last best member, random stream) -> training mask [M, F]."""
 
-DATA, TRAJECTORIES = "data.h5", "trajectories.npz"
+DATA, TRAJECTORIES, PROFILE = "data.h5", "trajectories.npz", "profile.npz"
 ENGINE = "engine.json"
 LABEL_COLUMNS = (
     "origin", "walker", "step", "cv", "energy_eV", "largest_force_eV_A", "seconds", "cached", "note", "failed",
@@ -65,10 +65,10 @@ class Stages:
     ``initial``, ``trainer``, ``sampler`` and ``check`` are sent to the executors, by pickle.
 
     initial : (seed, progress) -> labelled frames to begin with, and how many engine calls they took.
-    threshold : the energy std [eV] above which a frame is new to the committee.
+    uncertainty : says which frames are new to the committee.
     augment : noise copies of frames.
     reference : the engine's own figures, None where there are none yet.
-    velocity_seeds : one pull per seed, the same in every round.
+    walkers : the drives of a round, the same in every round.
     """
 
     initial: Callable[[int, Progress], tuple[list[LabeledFrame], int]]
@@ -76,12 +76,12 @@ class Stages:
     trainer: Trainer
     sampler: Sampler
     check: Check
-    threshold: Callable[[Sequence[Trajectory]], float]
+    uncertainty: Uncertainty
     selector: Selector
     augment: Callable[[Sequence[Frame], np.random.Generator], list[Frame]]
     labeler: Labeler
     reference: Reference | None
-    velocity_seeds: Sequence[int]
+    walkers: Sequence[Walker]
     executors: Executors
 
     def close(self) -> None:
@@ -130,12 +130,12 @@ class Loop:
             drive = self.drive(number, trained.model)
             findings, label_s = self.check(number, trained.model, drive)
             trajectories, sample_s = self.driven(drive)
-            row = {"round": number, **figures(findings, trajectories, self.stages.reference)}
+            row = {"round": number, **self.figures(number, findings, trajectories)}
             row["training_overlap"] = trained.training_overlap
             converged = self.converged(row)
             last = converged or number + 1 == self.config.rounds or self.budget < self.config.check.path_frames
             if not last:
-                label_s += self.extend(number, trajectories)
+                label_s += self.extend(number, trajectories, findings)
             self.report({**row, "labels": self.labels, "train_s": train_s, "sample_s": sample_s, "label_s": label_s})
             if last:
                 break
@@ -189,19 +189,25 @@ class Loop:
         if not check.done:
             pull = self.watch.stage("rupture").start(executor, self.stages.check.pull_apart, check.folder, model)
         if not sample.done:
-            seeds, bar = self.seeds, self.watch.stage("drive")
-            for k in turned(len(seeds), number):
-                place, report = sample.folder / f"walker-{k:02d}", sample.folder / f".walker-{k:02d}.progress"
+            team, bar = self.team, self.watch.stage("drive")
+            previous = tuple(self.walker_folders(number - 1))
+            for k in turned(len(team), number):
+                place, report = walker_folder(sample, k), sample.folder / f".walker-{k:02d}.progress"
+                walker = replace(team[k], previous=previous)
                 walkers[k] = bar.start(
-                    executor, trajectory.drive, self.stages.sampler, model, place, k, seeds[k], report=report
+                    executor, trajectory.drive, self.stages.sampler, model, place, walker, report=report
                 )
         return Drive(sample, check, walkers, pull)
 
     @property
-    def seeds(self) -> Sequence[int]:
-        """One per walker of the round."""
-        seeds = self.stages.velocity_seeds
-        return seeds if self.believed else seeds[: self.config.check.scout_walkers]
+    def team(self) -> Sequence[Walker]:
+        """The walkers of the round."""
+        walkers = self.stages.walkers
+        return walkers if self.believed else walkers[: self.config.check.scout_walkers]
+
+    def walker_folders(self, number: int) -> list[Path]:
+        """The folders that the walkers of a round have left, in their order; none before the first round."""
+        return sorted((self.run.round_folder(number) / "sample").glob("walker-*")) if number >= 0 else []
 
     def driven(self, drive: Drive) -> tuple[list[Trajectory], float]:
         """All that the walkers saw, once they have all arrived."""
@@ -211,8 +217,10 @@ class Loop:
             found = [trajectory.load(files[k])[0] for k in sorted(files)]
             usable = [t for t in found if len(t) > 1]
             if not usable:
-                raise SamplingError(f"no pull left a usable trajectory; the first: {found[0].note}")
+                raise SamplingError(f"no drive left a usable trajectory; the first: {found[0].note}")
             trajectory.save(stage.folder / TRAJECTORIES, usable)
+            folders = [walker_folder(stage, t.walker) for t in usable]
+            trajectory.save_profile(stage.folder / PROFILE, self.stages.sampler.barrier(folders, usable))
             for file in files.values():
                 file.unlink()
             seconds = max(task.seconds for task in drive.walkers.values())
@@ -225,7 +233,7 @@ class Loop:
         """The trajectory that is checked: another walker's in every round, the next one's where it is not usable."""
         if drive.sample.done:
             there = {t.walker: t for t in trajectory.load(drive.sample.folder / TRAJECTORIES)}
-            return there[next(k for k in turned(len(self.seeds), number) if k in there)]
+            return there[next(k for k in turned(len(self.stages.walkers), number) if k in there)]
         for walker, task in drive.walkers.items():
             self.watch.wait(task)
             if (found := drive.path(walker)) is not None:
@@ -265,23 +273,36 @@ class Loop:
         self.take(stage.folder / DATA, stage.summary["labels"], join=self.config.check.join)
         return check.load(stage.folder), stage.seconds
 
-    def extend(self, number: int, trajectories: Sequence[Trajectory]) -> float:
+    def figures(self, number: int, findings: Findings, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+        """The round's columns of rounds.csv."""
+        profile = trajectory.load_profile(self.run.round_folder(number) / "sample" / PROFILE)
+        if profile.note:
+            self.display.note(profile.note)
+        reference = self.stages.reference
+        if reference is None:
+            return figures(findings, profile)
+        seeds = [t.seed for t in trajectories if not t.note]
+        return figures(findings, profile, reference.barrier(self.stages.sampler, seeds), reference.rupture)
+
+    def extend(self, number: int, trajectories: Sequence[Trajectory], findings: Findings) -> float:
         """Choose new frames, copy them with noise, label them."""
         stage = self.run.stage(number, "select")
         if not stage.done:
-            limit = self.stages.threshold(trajectories)
+            judged = self.stages.uncertainty.judge(trajectories, findings.evidence)
             rng = self.run.rng(number, "select")
             # what the next round's check costs is not for sale
             room = max(0, self.budget - self.config.check.path_frames)
-            chosen = self.stages.selector.select(trajectories, limit, room, rng)
-            rows = [selection_row(trajectories[k], row, limit) for k, row in chosen]
+            chosen = self.stages.selector.select(judged, room, rng)
+            rows = [selection_row(judged[k], row) for k, row in chosen]
             write_csv(stage.folder / "selection.csv", rows)
-            frames = [self.frame(number, trajectories[k], row, SELECTED_ORIGIN) for k, row in chosen]
+            frames = [self.frame(number, judged[k].trajectory, row, SELECTED_ORIGIN) for k, row in chosen]
             frames += self.stages.augment(frames, self.run.rng(number, "noise"))
             frames = frames[:room]
             kept = self.keep(stage.folder, frames, self.label("label", stage, frames))
             stage.finish(
-                threshold=limit,
+                threshold=[item.threshold for item in judged],
+                worthwhile=[int(item.worthwhile.sum()) for item in judged],
+                rows=[len(item.trajectory) for item in judged],
                 chosen=[list(pair) for pair in chosen],
                 labels=len(frames),
                 failed=len(frames) - len(kept),
@@ -372,17 +393,24 @@ def turned(count: int, first: int) -> list[int]:
     return [(first + k) % count for k in range(count)]
 
 
-def selection_row(source: Trajectory, row: int, threshold: float) -> dict[str, Any]:
+def selection_row(judged: Judged, row: int) -> dict[str, Any]:
     """A row of ``selection.csv``: which frame was chosen, and the disagreement that spoke for it."""
+    source = judged.trajectory
     return {
         "walker": source.walker,
         "step": int(source.steps[row]),
         "cv": float(source.cv[row]),
         "energy_eV": float(source.energy[row]),
         "energy_std_eV": float(source.energy_std[row]),
-        "threshold_eV": threshold,
+        "score": float(judged.score[row]),
+        "threshold": judged.threshold,
         "largest_force_std_eV_A": float(source.force_std[row]),
     }
+
+
+def walker_folder(stage: Stage, number: int) -> Path:
+    """Where a walker of a round's drive leaves its files."""
+    return stage.folder / f"walker-{number:02d}"
 
 
 def run_loop(config: Any, run: RunFolder, stages: Stages, display: Display) -> list[dict[str, Any]]:

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.records import Array, Calculation, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+from rareal.records import (
+    Array,
+    Calculation,
+    Evidence,
+    FailedLabel,
+    Frame,
+    Judged,
+    Label,
+    LabeledFrame,
+    Profile,
+    Trained,
+    Trajectory,
+    Walker,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -67,19 +80,37 @@ class Labels(Protocol):
 
 
 class Sampler(Protocol):
-    """Drives the event with a potential and returns what it saw. It may be sent to another process, by pickle."""
+    """Drives the event with a potential and returns what it saw. It may be sent to another process, by pickle.
 
-    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+    Attributes
+    ----------
+    thermal : whether frames are a sample at a temperature, so that energies are compared by their means along the
+        collective variable, and not one by one along a path.
+    """
+
+    thermal: bool
+
+    def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
         """One walker's trajectory. Script and log stay in ``folder``, its own, and run by hand with ``lmp -in``."""
+        ...
+
+    def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
+        """The barrier that a round's walkers saw; ``folders`` are theirs, in the order of ``trajectories``."""
+        ...
+
+
+class Uncertainty(Protocol):
+    """What is new to the committee, and what is beyond it."""
+
+    def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
+        """The trajectories, cut to their usable part, with scores and threshold; labelled frames may teach it."""
         ...
 
 
 class Selector(Protocol):
     """Chooses frames worth a label from the round's trajectories."""
 
-    def select(
-        self, trajectories: Sequence[Trajectory], threshold: float, count: int, rng: np.random.Generator
-    ) -> list[tuple[int, int]]:
+    def select(self, judged: Sequence[Judged], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """At most ``count`` pairs (index of the trajectory, row in it)."""
         ...
 

@@ -5,9 +5,9 @@ Arrays are NumPy, shapes in brackets: N atoms, T time steps, M committee members
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,57 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Where a walker stands: what a drive goes on from.
+
+    Attributes
+    ----------
+    positions : [N, 3] unwrapped, Å.
+    velocities : [N, 3] Å/ps, LAMMPS's unit.
+    step : time steps since the drive began.
+    """
+
+    positions: Array
+    velocities: Array
+    step: int
+
+
+@dataclass(frozen=True)
+class Halt:
+    """When a drive stops by itself: a disagreement above ``above`` at ``patience`` steps in a row.
+
+    ``score`` is what is looked at: ``energy``, the std of the total energy, eV; ``force``, the largest std of the force
+    on an atom, eV/Å.
+    """
+
+    score: Literal["energy", "force"]
+    above: float
+    patience: int
+
+
+@dataclass(frozen=True, eq=False)
+class Walker:
+    """One drive along the event.
+
+    Attributes
+    ----------
+    number : counted from 0; what is different for each walker in the sampler's settings goes by it.
+    seed : of its velocities.
+    start : the structure it starts from.
+    previous : the folders of the last round's walkers, for samplers that go on from them (inherited bias).
+    resume : where an interrupted drive goes on, None from the beginning.
+    halt : when it stops by itself, None where it does not.
+    """
+
+    number: int
+    seed: int
+    start: Frame
+    previous: tuple[Path, ...] = ()
+    resume: Snapshot | None = None
+    halt: Halt | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """One walker's drive along the event. Row t of every array is the same instant.
 
@@ -140,13 +191,15 @@ class Trajectory:
     ----------
     walker, seed : which walker, and the seed of its velocities.
     steps : [T] time steps since the drive began (after relaxation).
-    cv : [T] collective variable.
+    cv : [T] the event's collective variable, the first of all.
     work : [T] accumulated work of the drive, eV; zeros where the sampler does no work.
     energy : [T] committee-mean potential energy, eV.
     energy_std : [T] population std of the members' energies, eV.
     force_std : [T] largest per-atom force std (norm of the vector std), eV/Å.
     positions : [T, N, 3] unwrapped, Å.
     note : empty, or why the trajectory was cut short ("lost atoms", "not finite", ...).
+    cvs : [T, V] all collective variables; ``cv`` alone where nothing else is given.
+    bias : [T] energy of what the sampler adds to the potential, eV; zeros where it adds none.
     """
 
     walker: int
@@ -159,6 +212,88 @@ class Trajectory:
     force_std: Array
     positions: Array
     note: str = ""
+    cvs: Array = None  # type: ignore[assignment]  # filled below
+    bias: Array = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.cvs is None:
+            object.__setattr__(self, "cvs", self.cv[:, None])
+        if self.bias is None:
+            object.__setattr__(self, "bias", np.zeros(len(self.cv)))
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def rows(self, index: slice | NDArray[np.bool_] | NDArray[np.int64], note: str | None = None) -> Trajectory:
+        """The rows ``index`` alone; ``note`` says why, where it replaces what is there."""
+        arrays = {name: getattr(self, name)[index] for name in TIME_SERIES}
+        return replace(self, **arrays, note=self.note if note is None else note)
+
+
+TIME_SERIES = ("steps", "cv", "work", "energy", "energy_std", "force_std", "positions", "cvs", "bias")
+"""The fields of a trajectory that have a row per instant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Labelled frames: what the committee thought of its error, and the error.
+
+    Attributes
+    ----------
+    energy_std, force_std : [K] as in `Trajectory`, eV and eV/Å.
+    energy_error : [K] |committee - engine| of energies relative to the first frame, eV.
+    force_error : [K] largest norm of the error of the force on an atom, eV/Å.
+    """
+
+    energy_std: Array
+    force_std: Array
+    energy_error: Array
+    force_error: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A trajectory cut to what can be used of it, with the committee's doubts.
+
+    Attributes
+    ----------
+    trajectory : the usable part.
+    score : [T] uncertainty of every frame.
+    threshold : a frame above is worth a label.
+    limit : a frame above is beyond use, for labels as for anything else.
+    """
+
+    trajectory: Trajectory
+    score: Array
+    threshold: float
+    limit: float = float("inf")
+
+    @property
+    def worthwhile(self) -> NDArray[np.bool_]:
+        """[T] whether a frame is worth a label."""
+        found: NDArray[np.bool_] = (self.score > self.threshold) & (self.score <= self.limit)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A round's energy along the event's coordinate, and the barrier in it.
+
+    Attributes
+    ----------
+    kind : what kind of energy; ``work`` is that done by a drive, which is no free energy.
+    coordinate : [K] collective variable.
+    energy : [K] eV, relative to the lowest or the first point.
+    error : [K] standard error, eV; nan where it is not known.
+    barrier : eV; nan where the event did not happen.
+    barrier_error : standard error, eV; nan where it is not known.
+    note : empty, or what the user should know of it.
+    """
+
+    kind: Literal["work", "free energy", "potential energy"]
+    coordinate: Array
+    energy: Array
+    error: Array
+    barrier: float
+    barrier_error: float
+    note: str = ""

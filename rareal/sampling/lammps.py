@@ -1,6 +1,6 @@
 """LAMMPS as a subprocess: write its input, run several at a time, read what they leave.
 
-Every run has a folder of its own with its script and data file, and runs again by hand there (``lmp -in in.pull``).
+Every run has a folder of its own with its script and data file, and runs again by hand there (``lmp -in in.steered``).
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from rareal.errors import SamplingError
 from rareal.protocols import Progress
 from rareal.records import Frame
 
-SCRIPT, DATA, TABLE, DUMP, LOG, SCREEN = (
-    "in.pull", "start.data", "pull.dat", "pull.dump", "log.lammps", "screen.txt",
-)  # fmt: skip
+DATA, TABLE, DUMP, LOG, SCREEN = "start.data", "drive.dat", "drive.dump", "log.lammps", "screen.txt"
 MARGIN = 10.0
 """Å between the atoms and the faces of a box that is no cell; the faces follow the atoms (boundary m)."""
 
@@ -155,7 +153,7 @@ class Run:
         return sum(path.stat().st_size for path in map(self.folder.joinpath, (TABLE, DUMP, LOG)) if path.exists())
 
     def done(self) -> int:
-        """Steps of the pull so far."""
+        """Steps of the drive so far."""
         return last_step(self.folder / TABLE)
 
     def _feed(self) -> None:

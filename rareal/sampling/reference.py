@@ -1,6 +1,6 @@
-"""The same pulls with the label engine instead of a committee: the numbers to compare with.
+"""The same drives with the label engine instead of a committee: the numbers to compare with.
 
-LAMMPS runs the very script of `rareal.sampling.steered`, from the same velocities; only its potential block differs:
+LAMMPS runs the very script of the sampler, from the same velocities; only its potential block differs:
 `fix external` asks the engine for the forces at every step. Run as ``python -m rareal.sampling.reference SCRIPT`` with
 the pickled engine and frame on standard input, which is what `EngineSampler` does.
 """
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from rareal.cv import Distance
 from rareal.errors import LabelError, RunFolderError, SamplingError
 from rareal.execution.processes import cores
 from rareal.files import read_json, write_json
-from rareal.plugin import lmp_environment, load_mpi
+from rareal.plugin import load_mpi
 from rareal.protocols import Engine, Progress
-from rareal.records import Frame, Trajectory
-from rareal.sampling import lammps, steered
-from rareal.sampling.trajectory import load, save
+from rareal.records import Frame, Trajectory, Walker
+from rareal.sampling import lammps
+from rareal.sampling.base import LammpsSampler
+from rareal.sampling.trajectory import ARCHIVE, load, save
 
 FIX = "engine"
 END = "# --- end of potential"
@@ -36,70 +36,69 @@ fix             {FIX} all external pf/callback 1 1
 fix_modify      {FIX} energy yes
 variable        energy_std equal 0.0
 variable        force_std_max equal 0.0
-variable        force_std_mean equal 0.0"""
+variable        force_std_mean equal 0.0
+variable        committee_bias equal 0.0"""
 
 
 class EngineSampler:
-    """Pulls the molecule with the engine, several seeds at a time, resumable seed by seed.
+    """Drives the event with the engine, several walkers at a time, resumable walker by walker.
 
     Parameters
     ----------
-    config : the protocol, as of the committee's pulls.
-    cv, start : as of the committee's pulls.
+    sampler : writes the scripts, as for the committee.
     engine : the level of theory; it is sent to the processes by pickle.
-    workers : pulls at the same time; the cores this program may use where not given.
+    workers : walkers at the same time; the cores this program may use where not given.
     """
 
-    def __init__(
-        self, config: steered.Config, cv: Distance, start: Frame, engine: Engine, workers: int | None = None
-    ) -> None:
-        self.config = config
-        self.cv = cv
-        self.start = start
+    def __init__(self, sampler: LammpsSampler, engine: Engine, workers: int | None = None) -> None:
+        self.sampler = sampler
         self.engine = engine
         self.workers = workers or cores()
 
-    def sample(self, folder: Path, seeds: Sequence[int], progress: Progress | None = None) -> list[Trajectory]:
-        """One trajectory per seed; those already in ``folder`` are read.
+    def sample(self, folder: Path, walkers: Sequence[Walker], progress: Progress | None = None) -> list[Trajectory]:
+        """One trajectory per walker; those already in ``folder`` are read.
 
         Raises
         ------
         RunFolderError
             If ``folder`` is of another engine or protocol.
         SamplingError
-            If a pull fails: a reference with holes is none.
+            If a drive fails: a reference with holes is none.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._claim(folder)
-        missing = [seed for seed in seeds if not archive(folder, seed).exists()]
-        runs = [self._run(folder / f"seed-{seed}", seed) for seed in missing]
-        lammps.run_all(runs, self.workers, self.config.patience, progress, finished=self._keep)
-        return [replace(load(archive(folder, seed))[0], walker=k) for k, seed in enumerate(seeds)]
+        missing = [walker for walker in walkers if not archive(folder, walker.seed).exists()]
+        runs = {self._run(archive(folder, walker.seed).parent, walker): walker for walker in missing}
+        lammps.run_all(
+            list(runs), self.workers, self.sampler.config.patience, progress, lambda run: self._keep(run, runs[run])
+        )
+        return [replace(load(archive(folder, walker.seed))[0], walker=walker.number) for walker in walkers]
 
-    def _run(self, place: Path, seed: int) -> lammps.Run:
-        steered.prepare(place, self.start, steered.script(self.config, self.cv, self.start, seed, POTENTIAL))
-        command = [sys.executable, "-P", "-m", "rareal.sampling.reference", lammps.SCRIPT]
-        job = pickle.dumps((self.engine, self.start))
-        return lammps.Run(place, command, self.config.steps, lmp_environment(), job)
+    def _run(self, place: Path, walker: Walker) -> lammps.Run:
+        self.sampler.prepare(place, walker, POTENTIAL)
+        job = pickle.dumps((self.engine, walker.start))
+        return self.sampler.run(place, walker, [sys.executable, "-P", "-m", "rareal.sampling.reference"], job)
 
-    def _keep(self, run: lammps.Run) -> None:
-        seed = int(run.folder.name.removeprefix("seed-"))
-        trajectory = steered.collect(run, 0, seed, len(self.start.numbers))
+    def _keep(self, run: lammps.Run, walker: Walker) -> None:
+        trajectory = self.sampler.collect(run, walker)
         if trajectory.note or not len(trajectory):
             reason = trajectory.note or "no output"
-            raise SamplingError(f"the engine's pull failed: {reason}. Read {run.folder / lammps.SCREEN}")
-        save(archive(run.folder.parent, seed), [trajectory])
+            raise SamplingError(f"the engine's drive failed: {reason}. Read {run.folder / lammps.SCREEN}")
+        save(run.folder / ARCHIVE, [trajectory])
         (run.folder / lammps.DUMP).unlink(missing_ok=True)
 
     def _claim(self, folder: Path) -> None:
         """A folder holds one engine and one protocol."""
         unrelated = {"walkers", "patience", "keep_dumps", "driver"}
+        start, config = self.sampler.start, self.sampler.config
+        own = config.model_dump(mode="json")["walkers"] if isinstance(config.walkers, tuple) else None
         identity = {
             "engine": self.engine.hash,
-            "protocol": self.config.model_dump(mode="json", exclude=unrelated),
-            "atoms": [atom + 1 for atom in self.cv.atoms],
-            "numbers": self.start.numbers.tolist(),
-            "positions": self.start.positions.tolist(),
+            "protocol": config.model_dump(mode="json", exclude=unrelated),
+            "walkers": own,
+            "variables": [variable.colvars() for variable in self.sampler.variables],
+            "numbers": start.numbers.tolist(),
+            "positions": start.positions.tolist(),
         }
         path = folder / "protocol.json"
         if path.exists() and read_json(path) != identity:
@@ -111,7 +110,7 @@ class EngineSampler:
 
 def archive(folder: Path, seed: int) -> Path:
     """Where the trajectory of a seed is kept."""
-    return folder / f"seed-{seed}" / "trajectory.npz"
+    return folder / f"seed-{seed}" / ARCHIVE
 
 
 def drive(script: Path, engine: Engine, start: Frame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rareal.cv import Variable
 from rareal.errors import SamplingError
 from rareal.files import write_npz
 from rareal.protocols import Progress, Sampler
-from rareal.records import Array, Trajectory
+from rareal.records import Array, Profile, Trajectory, Walker
 
 ARCHIVE = "trajectory.npz"
 
-STEP, CV, WORK, ENERGY, ENERGY_STD, FORCE_STD_MAX, FORCE_STD_MEAN = range(7)
-"""Columns of the table that a pull writes at every step."""
+STEP = "step"
+COLUMNS = {"work": "work", "energy": "energy", "energy_std": "energy_std", "force_std": "force_std_max", "bias": "bias"}
+"""Fields of a `Trajectory` and the columns of the table they come from; zeros where a table has no such column."""
 
 
-def read_table(path: Path) -> Array:
-    """Rows [T, 7] of the per-step table; a last line that is incomplete is left out."""
+def read_table(path: Path) -> dict[str, Array]:
+    """Columns [T] of the per-step table by the names in its header; a last line that is incomplete is left out.
+
+    Empty where there is no table, or nothing in it.
+    """
     if not path.exists():
-        return np.empty((0, 7))
+        return {}
     text = path.read_bytes()
-    lines = text[: text.rfind(b"\n") + 1].split(b"\n")
-    rows = [words for words in (line.split() for line in lines if not line.startswith(b"#")) if len(words) == 7]
-    return np.array(rows, dtype=np.float64).reshape(-1, 7)
+    lines = [line.split() for line in text[: text.rfind(b"\n") + 1].split(b"\n")]
+    names: list[str] = []
+    for line in lines:
+        if not line or not line[0].startswith(b"#"):
+            break
+        names = [word.decode() for word in line if word != b"#"]
+    rows = [line for line in lines if len(line) == len(names) and not line[0].startswith(b"#")]
+    if not rows:
+        return {}
+    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
 
 
 def read_dump(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
@@ -56,38 +68,45 @@ def read_dump(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
     return steps, np.ascontiguousarray(values.reshape(count, atoms, 4)[:, :, 1:])
 
 
-def assemble(table: Array, steps: NDArray[np.int64], positions: Array, walker: int, seed: int, note: str) -> Trajectory:
+def assemble(
+    table: Mapping[str, Array],
+    steps: NDArray[np.int64],
+    positions: Array,
+    variables: Sequence[Variable],
+    walker: int,
+    seed: int,
+    note: str,
+) -> Trajectory:
     """Join table and frames at their common steps and cut before the first number that is not finite."""
-    finite = np.isfinite(table[:, 1:]).all(axis=1)
-    if not finite.all():
-        table, note = table[: int(np.argmin(finite))], note or "not finite"
-    finite = np.isfinite(positions).all(axis=(1, 2))
-    if not finite.all():
-        bad = int(np.argmin(finite))
-        steps, positions, note = steps[:bad], positions[:bad], note or "not finite"
-    common, rows, frames = np.intersect1d(table[:, STEP].astype(np.int64), steps, return_indices=True)
+    clock = table.get(STEP, np.empty(0))
+    length = len(clock)
+    for column in table.values():
+        length = min(length, _finite(np.isfinite(column)))
+    if length < len(clock):
+        note = note or "not finite"
+    count = _finite(np.isfinite(positions).all(axis=(1, 2)))
+    if count < len(positions):
+        steps, positions, note = steps[:count], positions[:count], note or "not finite"
+    common, rows, frames = np.intersect1d(clock[:length].astype(np.int64), steps, return_indices=True)
+    positions = positions[frames]
+    cvs = np.stack([variable.value(positions) for variable in variables], axis=1)
+    values = {name: table[column][rows] if column in table else np.zeros(len(rows)) for name, column in COLUMNS.items()}
     return Trajectory(
-        walker=walker,
-        seed=seed,
-        steps=common,
-        cv=table[rows, CV],
-        work=table[rows, WORK],
-        energy=table[rows, ENERGY],
-        energy_std=table[rows, ENERGY_STD],
-        force_std=table[rows, FORCE_STD_MAX],
-        positions=positions[frames],
-        note=note,
+        walker=walker, seed=seed, steps=common, cv=cvs[:, 0], cvs=cvs, positions=positions, note=note, **values
     )
 
 
-def drive(
-    sampler: Sampler, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None
-) -> Path:
+def _finite(good: Any) -> int:
+    """How many rows there are before the first that is not good."""
+    return len(good) if good.all() else int(np.argmin(good))
+
+
+def drive(sampler: Sampler, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Path:
     """A walker's drive as a task: its trajectory goes into its folder, or is there already; returns the file."""
     archive = folder / ARCHIVE
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        save(archive, [sampler.sample(model, folder, walker, seed, progress)])
+        save(archive, [sampler.sample(model, folder, walker, progress)])
     return archive
 
 
@@ -109,3 +128,14 @@ def load(path: Path) -> list[Trajectory]:
 
 def _plain(value: NDArray[np.generic]) -> Any:
     return value.item() if value.ndim == 0 else value
+
+
+def save_profile(path: Path, profile: Profile) -> Path:
+    """Write a round's profile to an ``.npz``."""
+    return write_npz(path, **{item.name: getattr(profile, item.name) for item in fields(Profile)})
+
+
+def load_profile(path: Path) -> Profile:
+    """Read what `save_profile` wrote."""
+    with np.load(path) as archive:
+        return Profile(**{item.name: _plain(archive[item.name]) for item in fields(Profile)})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rareal.event import find_event, reaction_progress
-from rareal.records import Array, Trajectory
+from rareal.records import Array, Judged, Trajectory
 from rareal.schema import Section
 from rareal.units import KCAL_MOL, Energy
 
@@ -45,15 +45,13 @@ class EventSelector:
         self.config = config
         self.numbers = numbers
 
-    def select(
-        self, trajectories: Sequence[Trajectory], threshold: float, count: int, rng: np.random.Generator
-    ) -> list[tuple[int, int]]:
+    def select(self, judged: Sequence[Judged], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """At most ``count`` pairs (trajectory, row), shared evenly among the trajectories."""
         count = min(count, self.config.count)
         chosen: list[tuple[int, int]] = []
-        for k, trajectory in enumerate(trajectories):
-            share = (count - len(chosen)) // (len(trajectories) - k)
-            chosen += [(k, row) for row in self.rows(trajectory, threshold, share)]
+        for k, item in enumerate(judged):
+            share = (count - len(chosen)) // (len(judged) - k)
+            chosen += [(k, row) for row in self.rows(item.trajectory, item.threshold, share)]
         return chosen
 
     def rows(self, trajectory: Trajectory, threshold: float, count: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from rareal.records import Trajectory
+from rareal.records import Judged
 from rareal.schema import Section
 from rareal.units import KCAL_MOL, Energy
 
@@ -32,14 +32,12 @@ class PaperSelector:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def select(
-        self, trajectories: Sequence[Trajectory], threshold: float, count: int, rng: np.random.Generator
-    ) -> list[tuple[int, int]]:
-        """Frames above ``threshold`` in time order, trajectory by trajectory, until ``count`` are found."""
+    def select(self, judged: Sequence[Judged], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Frames above the threshold in time order, trajectory by trajectory, until ``count`` are found."""
         chosen: list[tuple[int, int]] = []
-        for k, trajectory in enumerate(trajectories):
-            last: int | None = None
-            for row in np.nonzero(trajectory.energy_std > threshold)[0]:
+        for k, item in enumerate(judged):
+            trajectory, last = item.trajectory, None
+            for row in np.nonzero(item.worthwhile)[0]:
                 if last is not None and not (
                     abs(trajectory.cv[row] - trajectory.cv[last]) > self.config.cv_spacing
                     and abs(trajectory.energy[row] - trajectory.energy[last]) > self.config.energy_spacing

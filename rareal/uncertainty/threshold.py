@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from rareal.errors import SamplingError
-from rareal.records import Trajectory
+from rareal.records import Evidence, Judged, Trajectory
 from rareal.schema import Section
 
 
@@ -39,3 +39,19 @@ def threshold(trajectories: Sequence[Trajectory], config: Config) -> float:
             "start structure; see the round's sample folder"
         )
     return float(values.mean() + config.sigmas * values.std())
+
+
+class Threshold:
+    """`Uncertainty` by the energy std."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
+        """The trajectories as they are, with one threshold for all."""
+        limit = threshold(trajectories, self.config)
+        return [Judged(t, t.energy_std, limit) for t in trajectories]
+
+
+def build(config: Config) -> Threshold:
+    return Threshold(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from rareal import cv
 from rareal.errors import RunFolderError, SamplingError
-from rareal.plugin import lmp_command, lmp_environment
-from rareal.records import Array, Frame, Trajectory
+from rareal.plugin import lmp_command
+from rareal.protocols import Engine
+from rareal.records import Array, Frame, Trajectory, Walker
 from rareal.sampling import lammps, steered
 from rareal.sampling.reference import EngineSampler, archive
 from rareal.testing.engines import Bond, Faulty, MorseChain
@@ -23,7 +25,8 @@ pair_style morse 8.0
 pair_coeff * * {BOND.depth} {BOND.steepness} {BOND.length}
 variable energy_std equal 0.0
 variable force_std_max equal 0.0
-variable force_std_mean equal 0.0"""
+variable force_std_mean equal 0.0
+variable committee_bias equal 0.0"""
 
 
 def config(**settings: float) -> steered.Config:
@@ -32,11 +35,19 @@ def config(**settings: float) -> steered.Config:
 
 def pull(folder: Path, settings: steered.Config, seed: int = 5, start: Frame = START) -> Trajectory:
     """One pull by LAMMPS's own Morse potential."""
-    steered.prepare(folder, start, steered.script(settings, CV, start, seed, MORSE))
-    command = [*lmp_command(), "-in", lammps.SCRIPT, "-log", lammps.LOG]
-    run = lammps.Run(folder, command, settings.steps, lmp_environment())
+    sampler, walker = steered.build(settings, [CV], start), Walker(0, seed, start)
+    sampler.prepare(folder, walker, MORSE)
+    run = sampler.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
     lammps.run_all([run], 1, 60.0)
-    return steered.collect(run, 0, seed, len(start.numbers))
+    return sampler.collect(run, walker)
+
+
+def engine_pulls(
+    folder: Path, settings: steered.Config, engine: Engine, seeds: Sequence[int] = (5,), start: Frame = START
+) -> list[Trajectory]:
+    """The same pulls by an engine."""
+    walkers = [Walker(k, seed, start) for k, seed in enumerate(seeds)]
+    return EngineSampler(steered.build(settings, [CV], start), engine).sample(folder, walkers)
 
 
 def thermo(folder: Path) -> dict[str, Array]:
@@ -90,7 +101,7 @@ def test_engine_in_lammps_follows_lammps_s_own_potential(tmp_path: Path) -> None
     """
     settings = config(damping=1e9)
     own = pull(tmp_path / "own", settings)
-    (other,) = EngineSampler(settings, CV, START, MorseChain((BOND,))).sample(tmp_path / "reference", [5])
+    (other,) = engine_pulls(tmp_path / "reference", settings, MorseChain((BOND,)))
     assert other.note == ""
     assert other.positions == pytest.approx(own.positions, abs=1e-5)
     assert other.work == pytest.approx(own.work, abs=1e-5)
@@ -108,10 +119,9 @@ def test_seeds_differ_in_their_velocities_only(tmp_path: Path) -> None:
 
 def test_reference_continues_seed_by_seed(tmp_path: Path) -> None:
     settings = config(steps=20, relaxation_steps=20)
-    sampler = EngineSampler(settings, CV, START, MorseChain((BOND,)))
-    (first,) = sampler.sample(tmp_path, [5])
+    (first,) = engine_pulls(tmp_path, settings, MorseChain((BOND,)))
     kept = archive(tmp_path, 5).stat().st_mtime_ns
-    again, second = sampler.sample(tmp_path, [5, 6])
+    again, second = engine_pulls(tmp_path, settings, MorseChain((BOND,)), (5, 6))
     assert archive(tmp_path, 5).stat().st_mtime_ns == kept
     assert np.array_equal(first.positions, again.positions)
     assert (again.walker, second.walker, second.seed) == (0, 1, 6)
@@ -119,16 +129,16 @@ def test_reference_continues_seed_by_seed(tmp_path: Path) -> None:
 
 def test_reference_of_another_engine_is_refused(tmp_path: Path) -> None:
     settings = config(steps=20, relaxation_steps=20)
-    EngineSampler(settings, CV, START, MorseChain((BOND,))).sample(tmp_path, [5])
+    engine_pulls(tmp_path, settings, MorseChain((BOND,)))
     with pytest.raises(RunFolderError, match="another engine, protocol or structure"):
-        EngineSampler(settings, CV, START, MorseChain((BOND,), hash="other")).sample(tmp_path, [5])
+        engine_pulls(tmp_path, settings, MorseChain((BOND,), hash="other"))
     with pytest.raises(RunFolderError, match="another engine, protocol or structure"):
-        EngineSampler(config(steps=21), CV, START, MorseChain((BOND,))).sample(tmp_path, [5])
+        engine_pulls(tmp_path, config(steps=21), MorseChain((BOND,)))
 
 
 @pytest.mark.parametrize("fault", ["refuse", "crash"])
 def test_engine_that_fails_ends_the_reference(tmp_path: Path, fault: str) -> None:
     start = Frame(START.numbers, START.positions, origin=fault)
     with pytest.raises(SamplingError, match="the engine failed at step 0: (will not|somebody's bug)"):
-        EngineSampler(config(), CV, start, Faulty()).sample(tmp_path, [5])
+        engine_pulls(tmp_path, config(), Faulty(), start=start)
     assert not archive(tmp_path, 5).exists()

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rareal.barrier import Config, broken_bond, path_frames, work
+from rareal.barrier import Config, broken_bond, path_frames
 from rareal.event import find_event
 from rareal.records import Trajectory
+from rareal.sampling.steered import work
 from rareal.schema import Misfit
 
 NUMBERS = np.array([6, 6, 6])

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from rareal.barrier import Config
-from rareal.check import RUPTURE, Check, figures, meets
+from rareal.check import RUPTURE, Check, Findings, Members, change, figures, meets
 from rareal.records import Array, Frame, Label, LabeledFrame, Trajectory
 from rareal.reference import Reference
 from rareal.rupture import Rupture, load, rupture, telling_positions
+from rareal.sampling.steered import SteeredMD
 from rareal.testing.engines import Bond, MorseChain
 from rareal.units import KCAL_MOL
 
@@ -34,17 +35,19 @@ def pull(seed: int = 1, rows: int = 1200) -> Trajectory:
     return Trajectory(0, seed, t, 1.5 + second, t / rows * 6, zeros, zeros, zeros, positions)
 
 
-def check(error: float = 0.0, **settings: object) -> Check:
+def check(error: float = 0.0, ends: tuple[int, int] | None = ENDS, thermal: bool = False, **settings: object) -> Check:
     """A check whose committee is the engine plus ``error`` eV per Å of the second bond."""
 
-    def surface(_: Path):  # type: ignore[no-untyped-def]
-        def energy_forces(frame: Frame) -> tuple[float, Array]:
+    def committee(_: Path) -> Members:
+        def energies_forces(frame: Frame) -> tuple[Array, Array]:
             energy, forces = CHAIN.calculate(frame)
-            return energy + error * float(np.linalg.norm(frame.positions[2] - frame.positions[1])), forces
+            stretch = float(np.linalg.norm(frame.positions[2] - frame.positions[1]))
+            spread = np.array([-0.02, 0.02]) * stretch
+            return energy + error * stretch + spread, np.stack([forces, forces])
 
-        return energy_forces
+        return energies_forces
 
-    return Check(Config.model_validate(settings), START, ENDS, surface)
+    return Check(Config.model_validate(settings), START, ends, committee, thermal)
 
 
 def labelled(trajectory: Trajectory, rows: list[int]) -> list[LabeledFrame]:
@@ -126,35 +129,81 @@ def test_figures_against_a_reference(tmp_path: Path, broken: Rupture) -> None:
     stage = check(rupture={"max_calls": 4000})
     stage.pull_apart(tmp_path, Path())
     stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
-    pulls = (pull(1), pull(2))
-    higher = tuple(replace(p, work=p.work + 0.1) for p in (*pulls, pull(3)))
-    row = figures(stage.load(tmp_path), pulls, Reference("morse", higher, (None,) * 3, broken))
-    assert row["barrier_eV"] == pytest.approx(pulls[0].work.max())
+    sampler = SteeredMD(None, (), START)
+    ours = sampler.barrier([], [pull(1), pull(2)])
+    theirs = [replace(p, work=p.work + shift) for p, shift in ((pull(1), 0.1), (pull(2), 0.1), (pull(3), 9.0))]
+    known = Reference("morse", (tmp_path,) * 3, tuple(theirs), (None,) * 3, sampler.barrier([], theirs), broken)
     # only the seeds of both sides are compared
+    row = figures(stage.load(tmp_path), ours, known.barrier(sampler, [1, 2]), known.rupture)
+    assert row["barrier_eV"] == pytest.approx(pull().work.max())
     assert row["error_kcal_mol"] == pytest.approx(-0.1 / KCAL_MOL)
     assert row["path_error_kcal_mol"] == pytest.approx(0.0, abs=1e-9)
     assert row["rupture_energy_error_kcal_mol"] == pytest.approx(0.0, abs=1e-6)
     assert row["same_bond"] is True
-    alone = figures(stage.load(tmp_path), pulls, None)
+    assert row["path_height_std_eV"] == pytest.approx(0.02 * np.ptp(stretches()), rel=0.01)
+    alone = figures(stage.load(tmp_path), ours)
     assert math.isnan(alone["reference_eV"])
     assert alone["barrier_se_eV"] == pytest.approx(0.0)
 
 
-def row(path: float, rupture_error: float = math.nan, rupture_energy: float = 5.0) -> dict[str, float]:
-    return {
-        "path_error_kcal_mol": path,
-        "rupture_energy_error_kcal_mol": rupture_error,
-        "rupture_energy_eV": rupture_energy,
-    }
+def stretches() -> Array:
+    """Lengths of the second bond up to where the energy is highest: all of the pull."""
+    lengths: Array = np.linalg.norm(pull().positions[:, 2] - pull().positions[:, 1], axis=1)
+    return lengths
 
 
-def test_limits_hold_the_rupture_against_the_engine_or_the_last_round() -> None:
-    limits = SimpleNamespace(path_error=0.5 * KCAL_MOL, rupture_energy=0.5 * KCAL_MOL)
-    assert meets(row(0.4, -0.4), None, limits)
-    assert not meets(row(0.6, 0.1), None, limits)
-    assert not meets(row(0.1, -0.6), None, limits)
+def test_nothing_is_pulled_apart_where_no_two_atoms_are(tmp_path: Path) -> None:
+    stage = check(ends=None, thermal=True)
+    assert stage.pull_apart(tmp_path, Path()) == []
+    stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
+    assert stage.load(tmp_path).rupture is None
+    row = figures(stage.load(tmp_path), SteeredMD(None, (), START).barrier([], [pull()]))
+    assert "rupture_energy_eV" not in row
+    assert change(row, {"barrier_eV": row["barrier_eV"] - 0.2}) == pytest.approx(0.2)
+
+
+def test_frames_of_a_thermal_run_are_spread_over_the_collective_variable() -> None:
+    # nearly all the time at 1, seldom at 2, never between 1.2 and 1.8
+    cv = np.concatenate([np.random.default_rng(0).normal(1.0, 0.05, 2000).clip(0.9, 1.1), np.linspace(1.9, 2.1, 20)])
+    rows = check(thermal=True).path_rows(replace(pull(2020), cv=cv, positions=np.zeros((2020, 3, 3))), 24)
+    assert len(rows) == len(set(rows)) == 24
+    assert sum(cv[row] > 1.8 for row in rows) >= 3
+
+
+def findings(error: Array, cv: Array, bins: int) -> Findings:
+    zeros = np.zeros(len(cv))
+    members = np.stack([error - 0.01, error + 0.01])
+    return Findings(np.arange(len(cv)), cv, zeros, members, zeros, zeros, zeros, zeros > 1, bins)
+
+
+def test_thermal_energies_are_compared_by_their_means() -> None:
+    rng = np.random.default_rng(1)
+    cv = np.repeat([1.0, 1.5, 2.0], 400)
+    noise = rng.normal(0.0, 0.05, 1200)
+    found = findings(np.where(cv == 1.5, 0.03, 0.0) + noise, cv, 3)
+    worst, error = found.largest
+    assert error == pytest.approx(0.05 * math.sqrt(2 / 400), rel=0.1)
+    assert worst == pytest.approx(0.03, abs=4 * error)
+    # one by one, the noise of single frames would be all that is seen
+    assert findings(np.where(cv == 1.5, 0.03, 0.0) + noise, cv, 0).path_error > 0.1
+
+
+def test_stretches_with_few_frames_have_no_say() -> None:
+    cv = np.array([1.0] * 10 + [2.0] * 10 + [3.0, 3.0])
+    error = np.array([0.0] * 10 + [0.1] * 10 + [9.0, 9.0])
+    assert findings(error, cv, 3).path_error == pytest.approx(0.1)
+
+
+def row(path: float, rupture_energy: float = 5.0) -> dict[str, float]:
+    return {"path_error_kcal_mol": path, "rupture_energy_eV": rupture_energy}
+
+
+def test_a_round_is_good_where_path_and_barrier_are() -> None:
+    limits = SimpleNamespace(path_error=0.5 * KCAL_MOL, barrier=0.5 * KCAL_MOL)
+    assert meets(row(0.4), row(3.0, 5.0 + 0.4 * KCAL_MOL), limits)
+    assert not meets(row(0.6), row(0.1), limits)
+    assert not meets(row(0.1), row(0.1, 5.0 + 0.7 * KCAL_MOL), limits)
+    # the first round has nothing to be compared with
     assert not meets(row(0.1), None, limits)
-    assert meets(row(0.1), row(3.0, rupture_energy=5.0 + 0.3 * KCAL_MOL), limits)
-    assert not meets(row(0.1), row(0.1, rupture_energy=5.0 + 0.7 * KCAL_MOL), limits)
-    assert not meets(row(math.nan, 0.0), None, limits)
-    assert not meets(row(0.1, math.nan, math.nan), row(0.1), limits)
+    assert not meets(row(math.nan), row(0.1), limits)
+    assert not meets(row(0.1, math.nan), row(0.1), limits)

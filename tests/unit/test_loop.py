@@ -6,7 +6,7 @@ import csv
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -25,8 +25,21 @@ from rareal.files import read_csv, read_json
 from rareal.loop import Executors, Loop, Stages
 from rareal.progress import Silent
 from rareal.protocols import Progress
-from rareal.records import Array, FailedLabel, Frame, Label, LabeledFrame, Trained, Trajectory
+from rareal.records import (
+    Array,
+    Evidence,
+    FailedLabel,
+    Frame,
+    Judged,
+    Label,
+    LabeledFrame,
+    Profile,
+    Trained,
+    Trajectory,
+    Walker,
+)
 from rareal.rundir import RunFolder
+from rareal.sampling import steered
 from rareal.selection.paper import Config as PaperConfig
 from rareal.selection.paper import PaperSelector
 from rareal.testing.engines import Bond, MorseChain
@@ -50,8 +63,7 @@ def pull(walker: int, seed: int, std: float, note: str) -> Trajectory:
 
 def cut(trajectory: Trajectory) -> Trajectory:
     """Nothing of it is usable."""
-    empty = {item.name: getattr(trajectory, item.name)[:0] for item in fields(Trajectory)[2:-1]}
-    return replace(trajectory, **empty, note="crashed")
+    return trajectory.rows(slice(0), "crashed")
 
 
 class Finished:
@@ -79,6 +91,7 @@ class World:
     seeds: list[Sequence[int]] = field(default_factory=list)
     frames: list[list[str]] = field(default_factory=list)
     lost: tuple[int, ...] = ()
+    previous: list[tuple[Path, ...]] = field(default_factory=list)
     place: Path = Path()
 
     # trainer
@@ -92,25 +105,39 @@ class World:
         return Trained(folder / "model.pt", mask, 0, (0.0, 0.0), (0.0, 0.0), self.training_notes)
 
     # committee: wrong by so much per Å of the second bond, round by round
-    def surface(self, model: Path) -> Any:
+    def committee(self, model: Path) -> Any:
         number = int(model.read_text())
         error = self.committee_error[min(number, len(self.committee_error) - 1)]
 
-        def energy_forces(frame: Frame) -> tuple[float, Array]:
+        def energies_forces(frame: Frame) -> tuple[Array, Array]:
             energy, forces = CHAIN.calculate(frame)
-            return energy + error * float(np.linalg.norm(frame.positions[2] - frame.positions[1])), forces
+            energy += error * float(np.linalg.norm(frame.positions[2] - frame.positions[1]))
+            return np.array([energy, energy]), np.stack([forces, forces])
 
-        return energy_forces
+        return energies_forces
 
     # sampler
-    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
+    thermal = False
+
+    def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
+        assert [folder.name for folder in folders] == [f"walker-{t.walker:02d}" for t in trajectories]
+        return steered.SteeredMD(None, (), START).barrier(folders, trajectories)
+
+    def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
         # a round's walkers come one after the other
         if not self.seeds or folder.parent != self.place:
             self.seeds.append([])
         self.place = folder.parent
-        self.seeds[-1].append(seed)
-        found = pull(walker, seed, self.std, self.note)
-        return found if walker not in self.lost else cut(found)
+        self.seeds[-1].append(walker.seed)
+        self.previous.append(walker.previous)
+        found = pull(walker.number, walker.seed, self.std, self.note)
+        return found if walker.number not in self.lost else cut(found)
+
+    # uncertainty
+    def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
+        assert evidence is not None
+        assert len(evidence.energy_error) == len(evidence.energy_std)
+        return [Judged(t, t.energy_std, 0.05) for t in trajectories]
 
     # labeler
     hash = "morse"
@@ -154,20 +181,20 @@ def loop(world: World, folder: Path, **settings: Any) -> tuple[Loop, Notes]:
         frame=START,
         labels=SimpleNamespace(budget=values["budget"]),
         check=check,
-        convergence=SimpleNamespace(path_error=values["limit"], rupture_energy=10.0, rounds=values["met"]),
+        convergence=SimpleNamespace(path_error=values["limit"], barrier=10.0, rounds=values["met"]),
     )
     stages = Stages(
         initial=world.initial,
         split=lambda count, mask, best, rng: np.ones((2, count), dtype=bool),
         trainer=world,  # type: ignore[arg-type]
         sampler=world,
-        check=Check(check, START, (0, 2), world.surface),
-        threshold=lambda trajectories: 0.05,
+        check=Check(check, START, (0, 2), world.committee),
+        uncertainty=world,
         selector=PaperSelector(PaperConfig(count=6, cv_spacing=0.0, energy_spacing=0.0)),
         augment=lambda frames, rng: noise_copies(frames, NoiseConfig(copies=1), rng),
         labeler=world,
         reference=None,
-        velocity_seeds=[1, 2, 3, 4, 5],
+        walkers=[Walker(k, k + 1, START) for k in range(5)],
         executors=Executors(SerialExecutor(), SerialExecutor(), SerialExecutor()),
     )
     folder.mkdir(exist_ok=True)
@@ -281,7 +308,7 @@ def test_selection_is_tabled(tmp_path: Path) -> None:
     with open(tmp_path / "round-000" / "select" / "selection.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 6
-    assert all(float(row["energy_std_eV"]) > float(row["threshold_eV"]) == 0.05 for row in rows)
+    assert all(float(row["energy_std_eV"]) > float(row["threshold"]) == 0.05 for row in rows)
 
 
 @pytest.mark.parametrize("stage", ["train", "sample", "check", "select"])
@@ -387,3 +414,12 @@ def test_walkers_that_have_arrived_are_not_driven_again(tmp_path: Path) -> None:
     assert again.seeds == [[2]]
     assert drop_times(rows) == [pytest.approx(row, nan_ok=True) for row in drop_times(expected)]
     assert not list((tmp_path / "killed").rglob("walker-*/trajectory.npz")), "the round's archive holds them all"
+
+
+def test_walkers_get_the_folders_of_the_round_before(tmp_path: Path) -> None:
+    world = World()
+    loop(world, tmp_path, rounds=2, limit=1e-9)[0].go()
+    first, second = world.previous[:2], world.previous[-5:]
+    assert set(first) == {()}
+    assert {tuple(folder.name for folder in folders) for folders in second} == {("walker-00", "walker-01")}
+    assert {folder.parent.parent.name for folder in second[0]} == {"round-000"}

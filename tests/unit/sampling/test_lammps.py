@@ -13,7 +13,7 @@ import pytest
 from rareal import cv
 from rareal.errors import SamplingError
 from rareal.plugin import lmp_environment
-from rareal.records import Frame
+from rareal.records import Frame, Walker
 from rareal.sampling import lammps, steered
 
 PAIR = Frame(np.array([6, 1]), np.array([[0.0, 0, 0], [0, 0, 1.1]]))
@@ -70,7 +70,7 @@ def test_interrupting_ends_what_runs(tmp_path: Path) -> None:
 
 
 def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
-    path = tmp_path / "pull.dat"
+    path = tmp_path / "drive.dat"
     assert lammps.last_step(path) == 0
     path.write_text("# title\n# step cv\n")
     assert lammps.last_step(path) == 0
@@ -92,21 +92,27 @@ def test_cells_that_lammps_cannot_take_are_refused() -> None:
 
 
 def test_a_model_that_cannot_be_read_names_the_log(tmp_path: Path) -> None:
-    sampler = steered.build(steered.Config(steps=10, relaxation_steps=10), cv.Distance((0, 1)), PAIR)
-    found = sampler.sample(tmp_path / "missing.pt", tmp_path / "walker-00", 0, 1)
+    sampler = steered.build(steered.Config(steps=10, relaxation_steps=10), [cv.Distance((0, 1))], PAIR)
+    found = sampler.sample(tmp_path / "missing.pt", tmp_path / "walker-00", Walker(0, 1, PAIR))
     assert not len(found)
     assert re.fullmatch(r"ERROR.*\. Read .*walker-00/log\.lammps", found.note)
-    assert (tmp_path / "walker-00" / "in.pull").exists()
+    assert (tmp_path / "walker-00" / "in.steered").exists()
+
+
+def script(folder: Path, atoms: tuple[int, int] = (0, 1), seed: int = 7) -> str:
+    sampler = steered.build(steered.Config(), [cv.Distance(atoms)], PAIR)
+    sampler.prepare(folder, Walker(0, seed, PAIR), "POTENTIAL")
+    return (folder / "in.steered").read_text()
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**31])
-def test_seeds_that_lammps_cannot_take_are_refused(seed: int) -> None:
+def test_seeds_that_lammps_cannot_take_are_refused(tmp_path: Path, seed: int) -> None:
     with pytest.raises(SamplingError, match="velocity seeds"):
-        steered.script(steered.Config(), cv.Distance((0, 1)), PAIR, seed, "")
+        script(tmp_path, seed=seed)
 
 
-def test_the_paper_s_protocol_is_the_default() -> None:
-    text = steered.script(steered.Config(), cv.Distance((0, 5)), PAIR, 7, "POTENTIAL")
+def test_the_paper_s_protocol_is_the_default(tmp_path: Path) -> None:
+    text = script(tmp_path, (0, 5))
     for line in (
         "timestep        0.0005",
         "POTENTIAL",
