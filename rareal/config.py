@@ -132,7 +132,13 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
+    "sampler": Kinds(
+        {
+            "steered": "rareal.sampling.steered",
+            "md": "rareal.sampling.md",
+            "udd": "rareal.sampling.udd",
+        }
+    ),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
