@@ -29,7 +29,9 @@ class Config(Dynamics):
 
     kind: Literal["md"] = "md"
     thermostat: Literal["langevin", "csvr"] = Field(
-        "langevin", description="both canonical; csvr (stochastic velocity rescaling) disturbs the dynamics less"
+        "langevin",
+        description="both canonical; csvr (stochastic velocity rescaling) disturbs the dynamics less, and "
+        "relies on the potential to share out energy between motions",
     )
     final_temperature: Temperature | None = Field(
         None, gt=0, description="temperature at the end of the drive, K, for heating or cooling at an even rate"
