@@ -47,7 +47,8 @@ class Plain:
         return cv.Distance((0, 1)).value(positions)
 
     def colvars(self) -> str:
-        return cv.Distance((0, 1)).colvars().replace("name cv", "name stretch")
+        # the width must not change what a spring constant means
+        return cv.Distance((0, 1)).colvars().replace("name cv", "name stretch\n  width 0.1")
 
 
 def sampler(variable: Any = None, start: Frame = PAIR, **settings: Any) -> steered.SteeredMD:
