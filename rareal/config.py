@@ -94,7 +94,13 @@ KINDS: dict[str, Kinds] = {
             "parsl": "rareal.execution.parsl",
         }
     ),
-    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "initial": Kinds(
+        {
+            "md": "rareal.sampling.initial",
+            "normal_modes": "rareal.sampling.normal_modes",
+            "displacement": "rareal.sampling.displacement",
+        }
+    ),
     "model": Kinds(
         {
             "ani": "rareal.models.ani",
@@ -114,7 +120,13 @@ KINDS: dict[str, Kinds] = {
         }
     ),
     "sampler": Kinds(
-        {"steered": "rareal.sampling.steered", "umbrella": "rareal.sampling.umbrella", "neb": "rareal.sampling.neb"}
+        {
+            "steered": "rareal.sampling.steered",
+            "umbrella": "rareal.sampling.umbrella",
+            "udd": "rareal.sampling.udd",
+            "md": "rareal.sampling.md",
+            "neb": "rareal.sampling.neb",
+        }
     ),
     "uncertainty": Kinds(
         {
