@@ -1,0 +1,111 @@
+"""Regular grids over one or two collective variables, as Colvars lays them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rareal.records import Array
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Bins of equal width along one variable.
+
+    Attributes
+    ----------
+    low, high : its ends, in the variable's unit.
+    bins : how many.
+    period : of the variable, None where it does not wrap; ``high - low`` is one period then.
+    """
+
+    low: float
+    high: float
+    bins: int
+    period: float | None = None
+
+    @property
+    def width(self) -> float:
+        """Of one bin."""
+        return (self.high - self.low) / self.bins
+
+    @property
+    def centres(self) -> Array:
+        """[bins] the middle of every bin."""
+        centres: Array = self.low + self.width * (np.arange(self.bins) + 0.5)
+        return centres
+
+    def index(self, values: Array) -> NDArray[np.int64]:
+        """The bin of every value, -1 for those outside."""
+        values = np.asarray(values, dtype=np.float64)
+        if self.period is not None:
+            values = self.low + np.mod(values - self.low, self.period)
+        place = np.floor((values - self.low) / self.width)
+        if self.period is not None:
+            # a value just below the lower end is rounded onto the upper one
+            place = np.minimum(place, self.bins - 1)
+        inside = (place >= 0) & (place < self.bins)
+        return np.where(inside, place, -1).astype(np.int64)
+
+    def difference(self, values: Array, origin: Array | float) -> Array:
+        """``values`` minus ``origin``, by the shorter way round where the variable wraps."""
+        apart: Array = np.asarray(values, dtype=np.float64) - origin
+        if self.period is not None:
+            apart = apart - self.period * np.round(apart / self.period)
+        return apart
+
+
+def axis(low: float, high: float, width: float, period: float | None = None) -> Axis:
+    """An axis whose bins are at most ``width`` wide."""
+    return Axis(low, high, max(1, math.ceil((high - low) / width - 1e-9)), period)
+
+
+def shape(axes: Sequence[Axis]) -> tuple[int, ...]:
+    """Of an array over the grid."""
+    return tuple(each.bins for each in axes)
+
+
+def flat_index(axes: Sequence[Axis], values: Array) -> NDArray[np.int64]:
+    """The place of every point ``values`` [T, V] in a flattened grid, -1 for those outside."""
+    places = np.stack([each.index(values[:, k]) for k, each in enumerate(axes)])
+    inside = (places >= 0).all(axis=0)
+    flat = np.ravel_multi_index(tuple(np.maximum(places, 0)), shape(axes))
+    return np.where(inside, flat, -1).astype(np.int64)
+
+
+def points(axes: Sequence[Axis]) -> Array:
+    """[G, V] centres of all bins, in the order of the flattened grid."""
+    mesh = np.meshgrid(*(each.centres for each in axes), indexing="ij")
+    return np.stack([each.ravel() for each in mesh], axis=1)
+
+
+def neighbours(axes: Sequence[Axis], place: int) -> Iterator[int]:
+    """The bins that share a face with a bin, all by their place in the flattened grid."""
+    sizes = shape(axes)
+    index = list(np.unravel_index(place, sizes))
+    stride = 1
+    for k in reversed(range(len(axes))):
+        for step in (-1, 1):
+            there = int(index[k]) + step
+            if axes[k].period is not None:
+                there %= sizes[k]
+            if 0 <= there < sizes[k]:
+                yield place + (there - int(index[k])) * stride
+        stride *= sizes[k]
+
+
+def smooth(axes: Sequence[Axis], values: Array, widths: Sequence[float]) -> Array:
+    """``values`` over the grid, averaged with a Gaussian of standard deviation ``widths`` along each axis.
+
+    Next to an end the average is over what lies inside.
+    """
+    for k, (each, width) in enumerate(zip(axes, widths, strict=True)):
+        apart = each.difference(each.centres[:, None], each.centres[None, :])
+        kernel = np.exp(-0.5 * (apart / width) ** 2)
+        kernel /= kernel.sum(axis=1, keepdims=True)
+        values = np.moveaxis(np.tensordot(kernel, values, axes=(1, k)), 0, k)
+    return values
