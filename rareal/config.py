@@ -126,7 +126,7 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
+    "sampler": Kinds({"steered": "rareal.sampling.steered", "metadynamics": "rareal.sampling.metadynamics"}),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rareal.files import write_npz
 from rareal.freeenergy.bias import free_energy, mean
-from rareal.freeenergy.grid import points
+from rareal.freeenergy.grid import Axis, points, shape
 from rareal.freeenergy.reweighting import History, Reweighting
 from rareal.freeenergy.surface import Barrier, Basins, barrier, basins, nearest
 from rareal.records import Array
@@ -35,13 +35,15 @@ class FreeEnergy:
     coordinates : [G, V] the middle of every bin, in the variables' units.
     energy : [G] eV relative to the first basin's lowest bin; infinite where no frame was.
     error : [G] its standard error, eV; nan where unknown.
+    along, along_error : [bins of the first variable] F of that variable alone, the others integrated out, eV; lowest
+        value zero.
     hills : [G] what the hills alone say: -γ/(γ-1) times the walkers' mean bias, eV relative to the same bin.
     shape : [V] bins along every variable.
     barrier, barrier_error : from the first basin over the lowest saddle into the second, eV; nan if there is no second.
     reverse, reverse_error : the same way back, eV.
     hills_barrier : the barrier according to ``hills``, eV.
     first, second, saddle : [V] where they are; nan where there is none.
-    path : [P] bins from one minimum to the other along which the highest energy is lowest.
+    way : [P] bins from one minimum to the other along which the highest energy is lowest.
     times : [C] time steps per walker.
     so_far, so_far_reverse : [C] both barriers from the frames up to then, eV.
     blocks, block_errors : [B] error of the barrier from so many blocks, eV; the largest is ``barrier_error``.
@@ -52,6 +54,8 @@ class FreeEnergy:
     coordinates: Array
     energy: Array
     error: Array
+    along: Array
+    along_error: Array
     hills: Array
     shape: NDArray[np.int64]
     barrier: float
@@ -62,7 +66,7 @@ class FreeEnergy:
     first: Array
     second: Array
     saddle: Array
-    path: NDArray[np.int64]
+    way: NDArray[np.int64]
     times: NDArray[np.int64]
     so_far: Array
     so_far_reverse: Array
@@ -70,13 +74,6 @@ class FreeEnergy:
     block_errors: Array
     frames: int
     note: str
-
-    def projection(self, kt: float) -> Array:
-        """[bins of the first variable] F of that variable alone, eV: the others integrated out, lowest value zero."""
-        weights = np.exp(-self.energy / kt).reshape(int(self.shape[0]), -1).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            along: Array = -kt * np.log(weights)
-        return along - along.min()
 
 
 def save(path: Path, result: FreeEnergy) -> Path:
@@ -123,62 +120,56 @@ def analyse(histories: Sequence[History], settings: Settings) -> FreeEnergy:
     last = np.array([history.steps[-1] if len(history.steps) else 0 for history in histories])
     kept = frames.step >= settings.discard * last[frames.walker]
     energy = frames.free_energy(kept)
-    hills = free_energy(mean([history.start.plus(history.hills) for history in histories]), settings.factor)
     found = basins(frames.axes, energy, settings.depth)
-    pair, note = _pair(frames, energy, found, settings)
-    if pair is None:
-        return _without_barrier(frames, energy, hills, int(kept.sum()), note)
-
-    def measure(chosen: NDArray[np.bool_]) -> tuple[Array, Barrier]:
-        surface = frames.free_energy(chosen)
-        return surface, barrier(frames.axes, surface, found, *pair)
-
-    way = barrier(frames.axes, energy, found, *pair)
-    origin = way.path[0]
-    errors = [_jackknife(measure, origin, blocks) for blocks in _blockings(frames, kept, last, settings.discard)]
-    worst = int(np.argmax([each.forward for each in errors])) if errors else -1
-    times, so_far, so_far_reverse = _in_time(frames, measure, last, settings.discard)
-    unknown = _Errors(0, math.nan, math.nan, np.full(energy.size, math.nan))
-    chosen = errors[worst] if errors else unknown
-    if not math.isfinite(chosen.forward):
+    pair, note = _pair(frames.axes, energy, found, settings)
+    view = _View(frames, found, pair)
+    now = view.measure(kept)
+    blocks = blockings(frames, kept, last, settings.discard)
+    errors = np.array([view.jackknife(block) for block in blocks])
+    # nan where any of them is, for it is not known then
+    largest = _Measured.split(errors.max(axis=0), len(now.along))
+    if pair and not math.isfinite(largest.barrier):
         note = "the barrier hangs on a single stretch of the trajectories: it has no error yet"
+    times, so_far = view.in_time(last, settings.discard)
+    hills = free_energy(mean([history.start.plus(history.hills) for history in histories]), settings.factor)
+    way = barrier(frames.axes, energy, found, *pair) if pair else Barrier(math.nan, math.nan, (), -1)
     where = points(frames.axes)
+    nowhere = np.full(len(frames.axes), math.nan)
+    first, second, saddle = (way.path[0], way.path[-1], way.saddle) if pair else (-1, -1, -1)
     return FreeEnergy(
         coordinates=where,
-        energy=energy.ravel() - energy.ravel()[origin],
-        error=np.max([each.energy for each in errors], axis=0) if errors else unknown.energy,
-        hills=hills.ravel() - hills.ravel()[origin],
+        energy=now.energy,
+        error=largest.energy,
+        along=now.along,
+        along_error=largest.along,
+        hills=hills.ravel() - hills.ravel()[view.origin],
         shape=np.array(energy.shape),
-        barrier=way.forward,
-        barrier_error=_known(chosen.forward),
-        reverse=way.reverse,
-        reverse_error=_known(max((each.reverse for each in errors), default=math.nan)),
-        hills_barrier=barrier(frames.axes, hills, found, *pair).forward,
-        first=where[origin],
-        second=where[way.path[-1]],
-        saddle=where[way.saddle],
-        path=np.array(way.path),
+        barrier=now.barrier,
+        barrier_error=largest.barrier,
+        reverse=now.reverse,
+        reverse_error=largest.reverse,
+        hills_barrier=barrier(frames.axes, hills, found, *pair).forward if pair else math.nan,
+        first=where[first] if pair else nowhere,
+        second=where[second] if pair else nowhere,
+        saddle=where[saddle] if pair else nowhere,
+        way=np.array(way.path, dtype=np.int64),
         times=times,
-        so_far=so_far,
-        so_far_reverse=so_far_reverse,
-        blocks=np.array([each.count for each in errors], dtype=np.int64),
-        block_errors=np.array([each.forward for each in errors]),
+        so_far=np.array([each.barrier for each in so_far]),
+        so_far_reverse=np.array([each.reverse for each in so_far]),
+        blocks=np.array([len(np.unique(block[block >= 0])) for block in blocks]),
+        block_errors=errors[:, 0],
         frames=int(kept.sum()),
         note=note,
     )
 
 
-def _known(value: float) -> float:
-    return value if math.isfinite(value) else math.nan
-
-
-def _pair(frames: Reweighting, energy: Array, found: Basins, settings: Settings) -> tuple[tuple[int, int] | None, str]:
-    """The two basins of the event, or why there is none."""
+def _pair(axes: Sequence[Axis], energy: Array, found: Basins, settings: Settings) -> tuple[tuple[int, int] | None, str]:
+    """The two basins of the event, or why there are not two."""
     if not found.minima:
         return None, "no frame lies within the limits of the collective variables"
 
     def basin(point: Sequence[float]) -> int:
-        return int(found.label[nearest(frames.axes, energy, point)])
+        return int(found.label[nearest(axes, energy, point)])
 
     if settings.ends is not None:
         first, second = (basin(end) for end in settings.ends)
@@ -191,45 +182,77 @@ def _pair(frames: Reweighting, energy: Array, found: Basins, settings: Settings)
             return None, "no second basin has been seen yet"
         # minima are sorted, the lowest first
         second = others[0]
-    if not barrier(frames.axes, energy, found, first, second).path:
+    if not barrier(axes, energy, found, first, second).path:
         return None, "the basins are not connected by what has been seen so far"
     return (first, second), ""
 
 
-def _without_barrier(frames: Reweighting, energy: Array, hills: Array, count: int, note: str) -> FreeEnergy:
-    nowhere = np.full(len(frames.axes), math.nan)
-    empty = np.empty(0)
-    return FreeEnergy(
-        coordinates=points(frames.axes),
-        energy=energy.ravel(),
-        error=np.full(energy.size, math.nan),
-        hills=hills.ravel(),
-        shape=np.array(energy.shape),
-        barrier=math.nan,
-        barrier_error=math.nan,
-        reverse=math.nan,
-        reverse_error=math.nan,
-        hills_barrier=math.nan,
-        first=nowhere,
-        second=nowhere,
-        saddle=nowhere,
-        path=np.empty(0, dtype=np.int64),
-        times=np.empty(0, dtype=np.int64),
-        so_far=empty,
-        so_far_reverse=empty,
-        blocks=np.empty(0, dtype=np.int64),
-        block_errors=empty,
-        frames=count,
-        note=note,
-    )
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What is read off one surface; not finite where it cannot be."""
+
+    barrier: float
+    reverse: float
+    along: Array
+    energy: Array
+
+    def join(self) -> Array:
+        """All of it in one row."""
+        return np.concatenate([[self.barrier, self.reverse], self.along, self.energy])
+
+    @staticmethod
+    def split(row: Array, bins: int) -> _Measured:
+        """What `join` joined; nan where it is not finite."""
+        row = np.where(np.isfinite(row), row, math.nan)
+        return _Measured(float(row[0]), float(row[1]), row[2 : 2 + bins], row[2 + bins :])
 
 
-def _blockings(
+class _View:
+    """How surfaces from parts of the frames are looked at: with the basins of the whole."""
+
+    def __init__(self, frames: Reweighting, found: Basins, pair: tuple[int, int] | None) -> None:
+        self.frames = frames
+        self.found = found
+        self.pair = pair
+        self.origin = found.minima[pair[0] if pair else 0] if found.minima else 0
+
+    def measure(self, chosen: NDArray[np.bool_]) -> _Measured:
+        """The surface from the ``chosen`` frames."""
+        energy = self.frames.free_energy(chosen)
+        weights = np.exp(-energy / self.frames.kt).reshape(len(energy), -1).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            along = -self.frames.kt * np.log(weights)
+            relative = energy.ravel() - energy.ravel()[self.origin]
+            along = along - along.min()
+        forward = reverse = math.nan
+        if self.pair:
+            way = barrier(self.frames.axes, energy, self.found, *self.pair)
+            forward, reverse = (value if way.path else math.nan for value in (way.forward, way.reverse))
+        return _Measured(forward, reverse, along, relative)
+
+    def jackknife(self, block: NDArray[np.int64]) -> Array:
+        """Standard errors from leaving out one block after the other (B. Efron, Ann. Stat. 1979, 7, 1)."""
+        numbers = np.unique(block[block >= 0])
+        rows = [self.measure((block >= 0) & (block != number)).join() for number in numbers]
+        if len(rows) < 2:
+            return np.full(2 + self.frames.axes[0].bins + int(np.prod(shape(self.frames.axes))), math.nan)
+        with np.errstate(invalid="ignore"):
+            error: Array = np.sqrt((len(rows) - 1) * np.var(rows, axis=0))
+        return error
+
+    def in_time(self, last: NDArray[np.int64], discard: float) -> tuple[NDArray[np.int64], list[_Measured]]:
+        """What the frames up to some instants say; the same share of what there is then is left out each time."""
+        times = np.unique(np.linspace(0, last.max(), TIMES + 1)[1:].astype(np.int64))
+        step, own = self.frames.step, last[self.frames.walker]
+        return times, [self.measure((step <= time) & (step >= discard * np.minimum(time, own))) for time in times]
+
+
+def blockings(
     frames: Reweighting, kept: NDArray[np.bool_], last: NDArray[np.int64], discard: float
 ) -> list[NDArray[np.int64]]:
-    """Every blocking gives each frame the number of its block, -1 for those left out.
+    """For every entry of `BLOCKS` the number of the block that a frame is in, -1 for those left out.
 
-    A block is a stretch of one walker, all equally long.
+    A block is a stretch of one walker, and all blocks of a walker are equally long; there is one per walker at least.
     """
     found = []
     begin = (discard * last)[frames.walker]
@@ -239,46 +262,3 @@ def _blockings(
         block = frames.walker * each + np.minimum(((frames.step - begin) / length * each).astype(np.int64), each - 1)
         found.append(np.where(kept, block, -1))
     return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Errors:
-    count: int
-    forward: float
-    reverse: float
-    energy: Array
-
-
-def _jackknife(
-    measure: Callable[[NDArray[np.bool_]], tuple[Array, Barrier]], origin: int, block: NDArray[np.int64]
-) -> _Errors:
-    """Standard errors from leaving out one block after the other (B. Efron, Ann. Stat. 1979, 7, 1)."""
-    numbers = np.unique(block[block >= 0])
-    surfaces, forward, reverse = [], [], []
-    for number in numbers:
-        surface, way = measure((block >= 0) & (block != number))
-        values = surface.ravel()
-        surfaces.append(values - values[origin])
-        forward.append(way.forward)
-        reverse.append(way.reverse)
-    with np.errstate(invalid="ignore"):
-        return _Errors(len(numbers), *map(_spread, (np.array(forward), np.array(reverse), np.array(surfaces))))
-
-
-def _spread(values: Array) -> Array:
-    """Jackknife standard error along the first axis; nan where any value is not finite."""
-    count = len(values)
-    error: Array = np.sqrt((count - 1) * np.var(values, axis=0)) if count > 1 else np.full(values.shape[1:], math.nan)
-    return error
-
-
-def _in_time(
-    frames: Reweighting,
-    measure: Callable[[NDArray[np.bool_]], tuple[Array, Barrier]],
-    last: NDArray[np.int64],
-    discard: float,
-) -> tuple[NDArray[np.int64], Array, Array]:
-    """Barriers from the frames up to some instants; the same share of what there is then is left out each time."""
-    times = np.unique(np.linspace(0, last.max(), TIMES + 1)[1:].astype(np.int64))
-    ways = [measure((frames.step <= time) & (frames.step >= discard * min(time, last.max())))[1] for time in times]
-    return times, np.array([_known(way.forward) for way in ways]), np.array([_known(way.reverse) for way in ways])

@@ -36,8 +36,7 @@ class Axis:
     @property
     def centres(self) -> Array:
         """[bins] the middle of every bin."""
-        centres: Array = self.low + self.width * (np.arange(self.bins) + 0.5)
-        return centres
+        return np.asarray(self.low + self.width * (np.arange(self.bins) + 0.5), dtype=np.float64)
 
     def index(self, values: Array) -> NDArray[np.int64]:
         """The bin of every value, -1 for those outside."""

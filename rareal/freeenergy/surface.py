@@ -117,7 +117,8 @@ def barrier(axes: Sequence[Axis], energy: Array, found: Basins, first: int, seco
     if not path:
         return Barrier(np.inf, np.inf, (), -1)
     saddle = max(path, key=lambda k: values[k])
-    return Barrier(*(float(values[saddle] - values[end]) for end in ends), path, saddle)
+    forward, reverse = (float(values[saddle] - values[end]) for end in ends)
+    return Barrier(forward, reverse, path, saddle)
 
 
 def minimax_path(axes: Sequence[Axis], values: Array, start: int, end: int) -> tuple[int, ...]:
