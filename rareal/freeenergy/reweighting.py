@@ -99,9 +99,9 @@ class Reweighting:
         self.known = np.flatnonzero(self._histogram(np.ones(self.frames, dtype=bool)).ravel() >= 1.0)
         self.stretch, self.levels = self._stretches(histories, count)
         # near the free energy, so that no exponential below leaves the range of floating-point numbers
-        self.guess = -self.levels.mean(axis=0) if len(self.levels) else np.zeros(0)
+        self.guess = -self.levels.mean(axis=0) if self.frames else np.zeros(0)
         energy = self.levels + self.guess
-        self.factors = np.exp(-(energy - energy.min(axis=1, keepdims=True)) / self.kt)
+        self.factors = np.exp(-(energy - energy.min(axis=1, keepdims=True)) / self.kt) if self.frames else energy
         self.offsets: Array | None = None
 
     def _histogram(self, chosen: NDArray[np.bool_]) -> Array:

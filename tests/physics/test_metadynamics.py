@@ -175,8 +175,8 @@ def test_free_energy_of_a_harmonic_well(tmp_path: Path) -> None:
     block = potential(f"{0.5 * stiffness}*x*x+y*y", f"-{stiffness}*x", "-2*y")
     result = free_energy(sampler(X, steps=40000), tmp_path, block, 1)
     largest, average = deviation(result, 0.5 * stiffness * result.coordinates[:, 0] ** 2, 4 * KCAL_MOL)
-    assert average < 0.12
-    assert largest < 0.35
+    assert average < 0.15
+    assert largest < 0.4
     assert np.isnan(result.barrier)
     assert result.note == "no second basin has been seen yet"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,12 +19,12 @@ TEMPERATURE = 300.0
 KT = KB * TEMPERATURE
 AXES = (axis(-2.0, 2.0, 0.05),)
 X = AXES[0].centres
-EXACT = 8 * KT * (X**2 - 1) ** 2 + KT * X
+EXACT = 4 * KT * (X**2 - 1) ** 2 + 0.5 * KT * X
 HILLS = Hills(
     np.arange(100, 4100, 100),
-    np.tile([-1.0, 1.0, -0.3, 0.2], 10)[:, None],
+    np.tile([-1.0, 1.0], 20)[:, None],
     np.full((40, 1), 0.3),
-    np.full(40, 0.5 * KT),
+    np.full(40, 0.2 * KT),
 )
 
 
@@ -46,7 +49,7 @@ def settings(**changes: object) -> Settings:
     return Settings(**given)  # type: ignore[arg-type]
 
 
-def apart(energy: Array, below: float = 8 * KT) -> Array:
+def apart(energy: Array, below: float = 5 * KT) -> Array:
     """Difference from the exact free energy where that is low, kT."""
     exact = EXACT - EXACT.min()
     there = exact < below
@@ -122,12 +125,12 @@ def test_more_frames_are_less_error() -> None:
     assert 2.5 < few.barrier_error / many.barrier_error < 6.5
 
 
-def test_ends_name_the_basins(tmp_path: object) -> None:
+def test_ends_name_the_basins() -> None:
     histories = [sampled(8, no_bias(AXES), HILLS, 100)]
     there = analyse(histories, settings())
     back = analyse(histories, settings(ends=((0.9,), (-1.1,))))
     assert (back.barrier, back.reverse) == (there.reverse, there.barrier)
-    assert there.barrier - there.reverse == pytest.approx(-2 * KT * -1.0, abs=0.5 * KT)
+    assert there.barrier - there.reverse == pytest.approx(KT, abs=0.4 * KT)
     both = analyse(histories, settings(ends=((0.9,), (1.1,))))
     assert np.isnan(both.barrier)
     assert both.note == "both ends of the event lie in one basin of what has been seen so far"
@@ -145,20 +148,16 @@ def test_without_two_basins_there_is_no_barrier(limits: tuple[float, float], not
 
 def test_a_single_crossing_has_no_error() -> None:
     """All frames of the right well come from one block: without it there is no barrier."""
-    left = sampled(10, no_bias(AXES), HILLS, 100)
-    late = left.steps > 4000
-    keep = late | (left.values[:, 0] < -0.2)
-    result = analyse([History(left.steps[keep], left.values[keep], left.start, left.hills)], settings())
+    whole = sampled(10, no_bias(AXES), HILLS, 400)
+    keep = (whole.steps > 4000) | (whole.values[:, 0] < -0.2)
+    result = analyse([History(whole.steps[keep], whole.values[keep], whole.start, whole.hills)], settings())
     assert np.isfinite(result.barrier)
     assert np.isnan(result.barrier_error)
     assert "single stretch" in result.note
 
 
-def test_what_is_saved_is_read(tmp_path: object) -> None:
-    from dataclasses import fields
-    from pathlib import Path
-
+def test_what_is_saved_is_read(tmp_path: Path) -> None:
     result = analyse([sampled(11, no_bias(AXES), HILLS, 50)], settings())
-    again = load(save(Path(str(tmp_path)) / "surface.npz", result))
+    again = load(save(tmp_path / "surface.npz", result))
     for item in fields(FreeEnergy):
-        assert np.array_equal(getattr(result, item.name), getattr(again, item.name)), item.name
+        assert np.array_equal(getattr(result, item.name), getattr(again, item.name), equal_nan=item.name != "note")
