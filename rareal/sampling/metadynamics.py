@@ -10,6 +10,7 @@ too high a basin stays empty for long. ``inherit`` below 1 lets old hills fade.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -120,32 +121,43 @@ class Config(Dynamics):
         return self
 
     def check_against(self, config: Any) -> None:
-        """Refuse what does not go with the collective variables."""
-        from rareal.build import build_variables
+        """Refuse what does not go with the collective variables or the structure."""
+        if len(self.biased) != len(config.cv):
+            raise Misfit("biased", f"has {len(self.biased)} entries for {len(config.cv)} collective variables in `cv`")
+        for point in self.basins or ():
+            if len(point) != len(config.cv):
+                raise Misfit("basins", f"a point has {len(config.cv)} numbers, one per collective variable")
+        for number, own in enumerate(self.biased, start=1):
+            variable = _variable(config, number)
+            if set(_words(variable.colvars())) & GRID:
+                raise Misfit("biased", f"leave {', '.join(sorted(GRID))} out of cv[{number}]: the sampler sets them")
+            if own.range is None:
+                if variable.period is None:
+                    raise Misfit("biased", f"entry {number} needs a `range`: '{variable.label}' does not wrap")
+                continue
+            value = float(variable.value(config.frame.positions))
+            if not own.range[0] <= value <= own.range[1]:
+                raise Misfit(
+                    "biased",
+                    f"entry {number}: the structure is at {value:.4g} {variable.unit}, outside of the range "
+                    f"{own.range[0]:g} to {own.range[1]:g}",
+                )
 
-        variables = build_variables(config)
-        check(self, variables, config.frame)
+
+GRID = frozenset(("width", "lowerboundary", "upperboundary"))
+"""Keywords of a variable's block that lay out the grid of the bias."""
 
 
-def check(config: Config, variables: Sequence[Variable], start: Frame) -> None:
-    """Raise `Misfit` where ``config`` does not go with the variables or the structure."""
-    if len(config.biased) != len(variables):
-        raise Misfit("biased", f"has {len(config.biased)} entries for {len(variables)} collective variables in `cv`")
-    for point in config.basins or ():
-        if len(point) != len(variables):
-            raise Misfit("basins", f"a point has {len(variables)} numbers, one per collective variable")
-    for number, (own, variable) in enumerate(zip(config.biased, variables, strict=True)):
-        if own.range is None:
-            if variable.period is None:
-                raise Misfit("biased", f"entry {number + 1} needs a `range`: {variable.label} does not wrap")
-            continue
-        value = float(variable.value(start.positions))
-        if not own.range[0] <= value <= own.range[1]:
-            raise Misfit(
-                "biased",
-                f"entry {number + 1}: the structure is at {value:.4g} {variable.unit}, outside of the range "
-                f"{own.range[0]:g} to {own.range[1]:g}",
-            )
+def _variable(config: Any, number: int) -> Variable:
+    build = config.module(f"cv[{number}]").build
+    parts = {"start": config.frame, "name": f"cv{number}"}
+    known = inspect.signature(build).parameters
+    made: Variable = build(config.cv[number - 1], **{key: part for key, part in parts.items() if key in known})
+    return made
+
+
+def _words(text: str) -> list[str]:
+    return [line.split()[0].lower() for line in text.splitlines() if line.split()]
 
 
 class Metadynamics(LammpsSampler):
@@ -194,8 +206,8 @@ class Metadynamics(LammpsSampler):
         ]
         for variable, along in zip(self.variables, self.axes, strict=True):
             grid = {"width": along.width, "lowerBoundary": along.low, "upperBoundary": along.high}
-            inserted = "".join(f"\n  {key} {value:.16g}" for key, value in grid.items())
-            lines.append(variable.colvars().replace("colvar {", "colvar {" + inserted, 1))
+            head, _, rest = variable.colvars().partition("{")
+            lines.append(head + "{\n" + "\n".join(f"  {key} {value:.16g}" for key, value in grid.items()) + rest)
         for variable, along, own in zip(self.variables, self.axes, settings.biased, strict=True):
             if own.range is not None:
                 lines += [
