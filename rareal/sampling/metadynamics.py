@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rareal.cv import Variable
 from rareal.files import write_npz, write_text
@@ -83,7 +83,7 @@ class Config(Dynamics):
     kind: Literal["metadynamics"] = "metadynamics"
     relaxation_steps: int = Field(2000, ge=0, description="steps without bias before the drive")
     biased: Annotated[tuple[Biased, ...], BeforeValidator(_several)] = Field(
-        min_length=1, max_length=2, description="one entry per collective variable, in the order of `cv`"
+        description="one entry per collective variable, one or two, in the order of `cv`"
     )
     hill_height: Energy = Field(0.3 * KCAL_MOL, gt=0, description="height of a hill where there is no bias yet, eV")
     hill_interval: int = Field(50, ge=1, description="steps between two hills")
@@ -109,6 +109,13 @@ class Config(Dynamics):
     basin_depth: Energy = Field(
         0.5 * KCAL_MOL, gt=0, description="depth below the way out that makes a minimum a basin, eV"
     )
+
+    @field_validator("biased")
+    @classmethod
+    def _one_or_two(cls, biased: tuple[Biased, ...]) -> tuple[Biased, ...]:
+        if len(biased) not in (1, 2):
+            raise ValueError("one entry per collective variable, of which metadynamics takes one or two")
+        return biased
 
     @model_validator(mode="after")
     def _walkers_share_the_ensemble(self) -> Config:
