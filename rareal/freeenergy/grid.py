@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,19 +83,18 @@ def points(axes: Sequence[Axis]) -> Array:
     return np.stack([each.ravel() for each in mesh], axis=1)
 
 
-def neighbours(axes: Sequence[Axis], place: int) -> Iterator[int]:
-    """The bins that share a face with a bin, all by their place in the flattened grid."""
-    sizes = shape(axes)
-    index = list(np.unravel_index(place, sizes))
-    stride = 1
-    for k in reversed(range(len(axes))):
+@cache
+def neighbours(axes: tuple[Axis, ...]) -> list[list[int]]:
+    """For every bin of the flattened grid the bins that share a face with it."""
+    places = np.arange(int(np.prod(shape(axes)))).reshape(shape(axes))
+    around: list[NDArray[np.int64]] = []
+    for k, each in enumerate(axes):
         for step in (-1, 1):
-            there = int(index[k]) + step
-            if axes[k].period is not None:
-                there %= sizes[k]
-            if 0 <= there < sizes[k]:
-                yield place + (there - int(index[k])) * stride
-        stride *= sizes[k]
+            shifted = np.moveaxis(np.roll(places, step, axis=k), k, 0).copy()
+            if each.period is None:
+                shifted[0 if step == 1 else -1] = -1
+            around.append(np.moveaxis(shifted, 0, k).ravel())
+    return [[other for other in row if other >= 0] for row in np.stack(around, axis=1).tolist()]
 
 
 def smooth(axes: Sequence[Axis], values: Array, widths: Sequence[float]) -> Array:

@@ -14,6 +14,7 @@ hills, which have not relaxed yet, are better left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from rareal.units import KB
 
 LARGEST_TABLE = 2_000_000
 """Entries of the table of bias energies, stretches times bins; hills are taken in groups where it would be larger."""
+
+FEWEST = 5
+"""Frames in and around a bin, within the smoothing, below which the free energy there is not known."""
 
 TOLERANCE = 1e-6
 """kT: the equations count as solved where no ln z moves by more."""
@@ -96,12 +100,15 @@ class Reweighting:
         self.step = np.concatenate(step)
         self.place = np.concatenate(place)
         self.frames = len(self.place)
-        self.known = np.flatnonzero(self._histogram(np.ones(self.frames, dtype=bool)).ravel() >= 1.0)
+        # what one frame leaves, spread over the area of the smoothing
+        spread = [max(1.0, 2.0 * math.sqrt(math.pi) * w / a.width) for w, a in zip(widths, self.axes, strict=True)]
+        self.one = 1.0 / math.prod(spread)
+        self.known = np.flatnonzero(self._histogram(np.ones(self.frames, dtype=bool)).ravel() >= FEWEST * self.one)
         self.stretch, self.levels = self._stretches(histories, count)
         # near the free energy, so that no exponential below leaves the range of floating-point numbers
         self.guess = -self.levels.mean(axis=0) if self.frames else np.zeros(0)
         energy = self.levels + self.guess
-        self.factors = np.exp(-(energy - energy.min(axis=1, keepdims=True)) / self.kt) if self.frames else energy
+        self.factors = np.exp(-(energy - energy.min(axis=1, keepdims=True, initial=np.inf)) / self.kt)
         self.offsets: Array | None = None
 
     def _histogram(self, chosen: NDArray[np.bool_]) -> Array:
@@ -135,10 +142,10 @@ class Reweighting:
         if chosen is None:
             chosen = np.ones(self.frames, dtype=bool)
         surface = np.full(int(np.prod(shape(self.axes))), np.inf)
-        if chosen.any():
+        if chosen.any() and len(self.known):
             counts = self._histogram(chosen).ravel()[self.known]
             numbers = np.bincount(self.stretch[chosen], minlength=len(self.levels)).astype(np.float64)
-            seen = counts >= 1e-3
+            seen = counts >= self.one
             with np.errstate(divide="ignore"):
                 values = -self.kt * self._solve(counts, numbers)
             surface[self.known[seen]] = values[seen]

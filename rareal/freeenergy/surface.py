@@ -63,14 +63,14 @@ def basins(axes: Sequence[Axis], energy: Array, depth: float) -> Basins:
     energy : [bins, ...] eV, not finite where it is not known.
     depth : eV.
     """
-    values = energy.ravel()
+    values, adjacent = energy.ravel(), neighbours(tuple(axes))
     order = [int(k) for k in np.argsort(values, kind="stable") if np.isfinite(values[k])]
     root = np.full(len(values), -1, dtype=np.int64)
     # of every minimum: the deeper one that took it in, or itself
     taken: dict[int, int] = {}
     reach: dict[int, int] = {}
     for place in order:
-        around = [other for other in neighbours(axes, place) if root[other] >= 0]
+        around = [other for other in adjacent[place] if root[other] >= 0]
         if not around:
             root[place] = place
             taken[place] = reach[place] = place
@@ -129,14 +129,15 @@ def minimax_path(axes: Sequence[Axis], values: Array, start: int, end: int) -> t
     """
     if not (np.isfinite(values[start]) and np.isfinite(values[end])):
         return ()
+    adjacent, known = neighbours(tuple(axes)), np.isfinite(values).tolist()
     came: dict[int, int] = {start: start}
     front = [(float(values[start]), start)]
     while front:
         _, place = heapq.heappop(front)
         if place == end:
             break
-        for other in neighbours(axes, place):
-            if other not in came and np.isfinite(values[other]):
+        for other in adjacent[place]:
+            if known[other] and other not in came:
                 came[other] = place
                 heapq.heappush(front, (float(values[other]), other))
     if end not in came:

@@ -43,7 +43,7 @@ def test_neighbours_are_one_bin_away_along_one_axis(axes: tuple[object, ...]) ->
     for place in range(len(where)):
         apart = sum(np.abs(np.round(each.difference(where[:, k], where[place, k]) / each.width))
                     for k, each in enumerate(axes))  # fmt: skip
-        assert sorted(neighbours(axes, place)) == np.flatnonzero(apart == 1).tolist()
+        assert sorted(neighbours(axes)[place]) == np.flatnonzero(apart == 1).tolist()
 
 
 def test_smoothing_spreads_a_spike_into_a_gaussian() -> None:
