@@ -27,6 +27,7 @@ from rareal.freeenergy.analysis import save as save_free_energy
 from rareal.freeenergy.bias import Bias, Hills, bias_temperature, mean, no_bias, no_hills, read_hills, state
 from rareal.freeenergy.grid import Axis, axis
 from rareal.freeenergy.reweighting import History
+from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps
 from rareal.sampling.base import Dynamics, LammpsSampler
@@ -256,11 +257,17 @@ class Metadynamics(LammpsSampler):
         trajectory = super().collect(run, walker)
         path = run.folder / HILLS
         hills = read_hills(path, len(self.variables)) if path.exists() else no_hills(len(self.variables))
-        # hills from beyond the usable part are no one's inheritance
-        last = int(trajectory.steps[-1]) if len(trajectory) else -1
-        save_bias(run.folder / ARCHIVE, self.inherited(walker), hills.until(last))
+        save_bias(run.folder / ARCHIVE, self.inherited(walker), until_end(hills, trajectory))
         if not self.config.keep_dumps:
             (run.folder / f"{OUTPUT}.colvars.traj").unlink(missing_ok=True)
+        return trajectory
+
+    def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
+        """See `LammpsSampler.sample`; hills from beyond the usable part are no one's inheritance."""
+        trajectory = super().sample(model, folder, walker, progress)
+        if (folder / ARCHIVE).exists():
+            start, hills = load_bias(folder / ARCHIVE)
+            save_bias(folder / ARCHIVE, start, until_end(hills, trajectory))
         return trajectory
 
     def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
@@ -304,6 +311,11 @@ class Metadynamics(LammpsSampler):
 def wall(own: Biased, kt: float) -> float:
     """Force constant of a variable's walls, eV per squared unit."""
     return own.wall if own.wall is not None else 20 * kt / (3 * own.hill_width) ** 2
+
+
+def until_end(hills: Hills, trajectory: Trajectory) -> Hills:
+    """The hills that were laid within a trajectory."""
+    return hills.until(int(trajectory.steps[-1]) if len(trajectory) else -1)
 
 
 def save_bias(path: Path, start: Bias, hills: Hills) -> Path:
