@@ -122,6 +122,7 @@ KINDS: dict[str, Kinds] = {
     "sampler": Kinds(
         {
             "steered": "rareal.sampling.steered",
+            "metadynamics": "rareal.sampling.metadynamics",
             "umbrella": "rareal.sampling.umbrella",
             "udd": "rareal.sampling.udd",
             "md": "rareal.sampling.md",
