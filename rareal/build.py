@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.check import Check, Members
+from rareal.check import Check
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
 from rareal.cv import names as cv_names
@@ -32,10 +32,11 @@ from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import Engine, Progress
+from rareal.protocols import Engine, Members, Progress
 from rareal.records import Frame, LabeledFrame, Trained, Walker
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference
+from rareal.sampling.base import LammpsSampler
 from rareal.sampling.reference import EngineSampler
 from rareal.schema import Misfit
 from rareal.structure import read_structure
@@ -69,11 +70,8 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
 
 def build_stages(config: Config) -> Stages:
     """The stages of a run. They are light: what computes is made where it computes."""
-    start = config.frame
-    elements = elements_of(start.numbers)
-    variables = build_variables(config)
-    engine: Engine = make(config, "engine", start=start)
-    parts = {"start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements}
+    parts = build_parts(config)
+    start, elements, variables, engine = (parts[name] for name in ("start", "elements", "variables", "engine"))
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
 
@@ -95,6 +93,19 @@ def build_stages(config: Config) -> Stages:
         walkers=build_walkers(config),
         executors=executors,
     )
+
+
+def build_parts(config: Config) -> dict[str, Any]:
+    """What a module's ``build`` may ask for, by name."""
+    variables = build_variables(config)
+    return {
+        "start": config.frame,
+        "cv": variables[0],
+        "variables": variables,
+        "engine": make(config, "engine", start=config.frame),
+        "elements": elements_of(config.frame.numbers),
+        "committee": committee_members,
+    }
 
 
 def build_variables(config: Config) -> tuple[Variable, ...]:
@@ -274,7 +285,12 @@ def build_reference(config: Config, folder: Path, drives: int | None, display: D
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
     at_once = getattr(config.executor.sample, "workers", None) or cores()
-    sampler = make(config, "sampler", start=config.frame, variables=variables)
+    sampler = make(config, "sampler", start=config.frame, variables=variables, committee=committee_members)
+    if not isinstance(sampler, LammpsSampler):
+        raise ConfigError(
+            f"sampler.kind: {settings.sampler.kind} runs no LAMMPS script that the engine could drive; there is no "
+            "reference of it"
+        )
     ends = pulled_ends(sampler, variables)
     # in a process of its own: a compiled engine may end it, write files, or fight with LAMMPS over libraries
     worker = Worker(engine, config.labels.timeout, config.labels.scratch)

@@ -33,7 +33,7 @@ BY_KIND: dict[tuple[str, str], tuple[str, ...]] = {
     ("repulsion", "zbl"): ("zbl",),
     ("sampler", "steered"): ("steered",),
     ("sampler", "metadynamics"): ("colvars", "metadynamics", "well-tempered"),
-    ("sampler", "umbrella"): ("colvars", "umbrella", "wham"),
+    ("sampler", "umbrella"): ("colvars", "umbrella", "mbar"),
     ("sampler", "md"): (),
     ("sampler", "udd"): ("udd",),
     ("sampler", "neb"): ("neb",),

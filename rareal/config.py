@@ -91,7 +91,13 @@ KINDS: dict[str, Kinds] = {
             "parsl": "rareal.execution.parsl",
         }
     ),
-    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "initial": Kinds(
+        {
+            "md": "rareal.sampling.initial",
+            "normal_modes": "rareal.sampling.normal_modes",
+            "displacement": "rareal.sampling.displacement",
+        }
+    ),
     "model": Kinds(
         {
             "ani": "rareal.models.ani",
@@ -110,8 +116,25 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
-    "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
+    "sampler": Kinds(
+        {
+            "steered": "rareal.sampling.steered",
+            "metadynamics": "rareal.sampling.metadynamics",
+            "umbrella": "rareal.sampling.umbrella",
+            "udd": "rareal.sampling.udd",
+            "md": "rareal.sampling.md",
+            "neb": "rareal.sampling.neb",
+        }
+    ),
+    "uncertainty": Kinds(
+        {
+            "threshold": "rareal.uncertainty.threshold",
+            "moving_average": "rareal.uncertainty.moving_average",
+            "fixed": "rareal.uncertainty.fixed",
+            "robust": "rareal.uncertainty.robust",
+            "conformal": "rareal.uncertainty.conformal",
+        }
+    ),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
     "check": Kinds({"path": "rareal.barrier"}),

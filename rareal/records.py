@@ -5,6 +5,7 @@ Arrays are NumPy, shapes in brackets: N atoms, T time steps, M committee members
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -200,6 +201,7 @@ class Trajectory:
     note : empty, or why the trajectory was cut short ("lost atoms", "not finite", ...).
     cvs : [T, V] all collective variables; ``cv`` alone where nothing else is given.
     bias : [T] energy of what the sampler adds to the potential, eV; zeros where it adds none.
+    cells : [T, 3, 3] lattice vectors in rows, Å, of a drive that changes them; [T, 0, 3] where the start's stay.
     """
 
     walker: int
@@ -214,15 +216,23 @@ class Trajectory:
     note: str = ""
     cvs: Array = None  # type: ignore[assignment]  # filled below
     bias: Array = None  # type: ignore[assignment]
+    cells: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.cvs is None:
             object.__setattr__(self, "cvs", self.cv[:, None])
         if self.bias is None:
             object.__setattr__(self, "bias", np.zeros(len(self.cv)))
+        if self.cells is None:
+            object.__setattr__(self, "cells", np.empty((len(self.cv), 0, 3)))
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def cell(self, row: int, start: Array) -> Array:
+        """Lattice vectors [3, 3] at a row; ``start`` are those of the start."""
+        changed: Array = self.cells[row]
+        return changed if len(changed) else start
 
     def rows(self, index: slice | NDArray[np.bool_] | NDArray[np.int64], note: str | None = None) -> Trajectory:
         """The rows ``index`` alone; ``note`` says why, where it replaces what is there."""
@@ -230,7 +240,7 @@ class Trajectory:
         return replace(self, **arrays, note=self.note if note is None else note)
 
 
-TIME_SERIES = ("steps", "cv", "work", "energy", "energy_std", "force_std", "positions", "cvs", "bias")
+TIME_SERIES = ("steps", "cv", "work", "energy", "energy_std", "force_std", "positions", "cvs", "bias", "cells")
 """The fields of a trajectory that have a row per instant."""
 
 
@@ -243,12 +253,16 @@ class Evidence:
     energy_std, force_std : [K] as in `Trajectory`, eV and eV/Å.
     energy_error : [K] |committee - engine| of energies relative to the first frame, eV.
     force_error : [K] largest norm of the error of the force on an atom, eV/Å.
+    frames : labelled frames that the committee has been trained on; these K are none of them.
+    thresholds : the threshold of every walker in the last round, by its number.
     """
 
     energy_std: Array
     force_std: Array
     energy_error: Array
     force_error: Array
+    frames: int = 0
+    thresholds: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,20 +273,30 @@ class Judged:
     ----------
     trajectory : the usable part.
     score : [T] uncertainty of every frame.
-    threshold : a frame above is worth a label.
+    threshold : a frame above is worth a label; where the threshold moves along the trajectory, its value at the end.
     limit : a frame above is beyond use, for labels as for anything else.
+    moving : [T] the threshold at every frame, where it moves along the trajectory; else empty.
+    note : empty, or what the user should know of the threshold.
     """
 
     trajectory: Trajectory
     score: Array
     threshold: float
     limit: float = float("inf")
+    moving: Array = field(default_factory=lambda: np.empty(0))
+    note: str = ""
+
+    @property
+    def thresholds(self) -> Array:
+        """[T] the threshold at every frame."""
+        return self.moving if len(self.moving) else np.full(len(self.score), self.threshold)
 
     @property
     def worthwhile(self) -> NDArray[np.bool_]:
         """[T] whether a frame is worth a label."""
-        found: NDArray[np.bool_] = (self.score > self.threshold) & (self.score <= self.limit)
-        return found
+        found: NDArray[np.bool_] = (self.score > self.thresholds) & (self.score <= self.limit)
+        # a committee that gives no finite number is beyond use, not interesting
+        return found & np.isfinite(self.score)
 
 
 @dataclass(frozen=True, eq=False)

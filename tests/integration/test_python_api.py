@@ -20,8 +20,8 @@ def test_the_example_runs(miniature: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for part in (
-        "C3H8: 11 atoms", "<Run ", "finished, 1 of 1 rounds>", "round 0: ", "walker 0: ", "work: barrier", "'initial': 20",
-        "least sure force", "force MAE", "1 of 1 frames labelled",
+        "C3H8: 11 atoms", "<Run ", "finished, 1 of 1 rounds>", "round 0: ", "walker 0: ", "work: barrier",
+        "'initial': 20", "least sure force", "force MAE", "1 of 1 frames labelled",
     ):  # fmt: skip
         assert part in done.stdout, part
     for name in ("frames.extxyz", "small.pt", "relaxed-labelled.extxyz"):

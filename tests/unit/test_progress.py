@@ -83,7 +83,7 @@ def test_live() -> None:
     with Live(Console(file=stream, force_terminal=True, width=160)) as live:
         walk(live)
     text = stream.getvalue()
-    for part in ("round 0: labels 240", "path error 0.42 kcal/mol", "walker 2 [lost atoms]", "labels 300", "train"):
+    for part in ("round 0: labels 240", "path error 0.42 kcal/mol", "walker 2 [lost atoms]", "labels 300"):
         assert part in text
 
 
