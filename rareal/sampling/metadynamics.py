@@ -31,6 +31,7 @@ from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps
 from rareal.sampling.base import Dynamics, LammpsSampler
+from rareal.sampling.bias import UncertaintyBias
 from rareal.schema import Misfit, Section
 from rareal.units import KB, KCAL_MOL, Energy
 
@@ -117,6 +118,16 @@ class Config(Dynamics):
         if len(biased) not in (1, 2):
             raise ValueError("one entry per collective variable, of which metadynamics takes one or two")
         return biased
+
+    @field_validator("uncertainty_bias")
+    @classmethod
+    def _one_bias(cls, wanted: UncertaintyBias | None) -> UncertaintyBias | None:
+        if wanted is not None:
+            raise ValueError(
+                "the free energy of metadynamics comes from frames that only the bias on the collective variables acts "
+                "on; use `kind: udd` for a bias towards what the committee disagrees on"
+            )
+        return wanted
 
     @model_validator(mode="after")
     def _walkers_share_the_ensemble(self) -> Config:
