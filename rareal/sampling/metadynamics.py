@@ -31,7 +31,6 @@ from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps
 from rareal.sampling.base import Dynamics, LammpsSampler
-from rareal.sampling.bias import UncertaintyBias
 from rareal.schema import Misfit, Section
 from rareal.units import KB, KCAL_MOL, Energy
 
@@ -118,16 +117,6 @@ class Config(Dynamics):
         if len(biased) not in (1, 2):
             raise ValueError("one entry per collective variable, of which metadynamics takes one or two")
         return biased
-
-    @field_validator("uncertainty_bias")
-    @classmethod
-    def _one_bias(cls, wanted: UncertaintyBias | None) -> UncertaintyBias | None:
-        if wanted is not None:
-            raise ValueError(
-                "the free energy of metadynamics comes from frames that only the bias on the collective variables acts "
-                "on; use `kind: udd` for a bias towards what the committee disagrees on"
-            )
-        return wanted
 
     @model_validator(mode="after")
     def _walkers_share_the_ensemble(self) -> Config:
@@ -301,10 +290,7 @@ class Metadynamics(LammpsSampler):
 
     def free_energy(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> FreeEnergy:
         """The surface from all walkers of a round."""
-        histories = [
-            History(each.steps, each.cvs, *load_bias(folder / ARCHIVE))
-            for folder, each in zip(folders, trajectories, strict=True)
-        ]
+        histories = [self.history(folder, each) for folder, each in zip(folders, trajectories, strict=True)]
         config = self.config
         settings = Settings(
             temperature=config.temperature,
@@ -317,6 +303,15 @@ class Metadynamics(LammpsSampler):
             ends=config.basins,
         )
         return analyse(histories, settings)
+
+    def history(self, folder: Path, trajectory: Trajectory) -> History:
+        """What a walker saw, and under which bias."""
+        start, hills = load_bias(folder / ARCHIVE)
+        other = None
+        if self.config.of(trajectory.walker).uncertainty_bias is not None:
+            # what is left of the bias, within the walls, is the committee's
+            other = trajectory.bias - start.along(hills, trajectory.steps, trajectory.cvs)
+        return History(trajectory.steps, trajectory.cvs, start, hills, other)
 
 
 def wall(own: Biased, kt: float) -> float:

@@ -82,7 +82,6 @@ def test_two_variables_have_points_of_two_numbers(tmp_path: Path) -> None:
         (STRETCH, ["biased: {hill_width: 1.0, range: [1, 2]}"], "four hill widths"),
         (STRETCH, ["biased: {hill_width: 0, range: [1, 2]}"], "hill_width: 0: out of range"),
         (STRETCH, ["biased: {hill_width: 0.1, range: [1, 2]}", "bias_factor: 1"], "bias_factor: 1: out of range"),
-        (STRETCH, ["biased: {hill_width: 0.1, range: [1, 2]}", "uncertainty_bias: {}"], "use `kind: udd`"),
         (STRETCH, ["steps: 5"], "biased"),
         (STRETCH, ["biased: []"], "one entry per collective variable"),
         (
