@@ -6,35 +6,50 @@ it is read. So a file that is missing counts as not there yet; one that is damag
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import h5py
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from rareal.errors import RunFolderError
 from rareal.files import read_csv, read_json
-from rareal.records import Array
+from rareal.records import Array, Profile
 
 T = TypeVar("T")
+
+COLUMN_UNITS = {"Å": "A", "°": "deg", "degrees": "deg"}
+"""Units as they are written in the heads of columns, where they have signs of their own."""
+
+INITIAL, PROFILE, MARKER = "initial", "profile.npz", "stage.done"
 
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, yaml.YAMLError)
 
 
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """One walker's drive: steps [T], cv [T], work [T] eV, energy std [T] eV."""
+    """One walker's drive: steps [T], cv [T], work [T] eV, energy std [T] eV, largest force std [T] eV/Å.
+
+    ``walker`` is its number, ``seed`` that of its velocities, ``row`` its place in the file.
+    """
 
     steps: NDArray[np.int64]
     cv: Array
     work: Array
     energy_std: Array
+    force_std: Array
+    walker: int = 0
+    seed: int = 0
+    row: int = 0
 
     @property
     def summit(self) -> int:
@@ -44,10 +59,16 @@ class Pull:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The threshold of the energy std [eV] and the chosen (trajectory, row) pairs [K, 2]."""
+    """Thresholds of the score, one per trajectory or one for all, and the chosen (trajectory, row) pairs [K, 2]."""
 
-    threshold: float
+    thresholds: Array
     chosen: NDArray[np.int64]
+
+    def threshold(self, trajectory: int) -> float:
+        """Of one trajectory; nan where there is none."""
+        if self.thresholds.size == 1:
+            return float(self.thresholds[0])
+        return float(self.thresholds[trajectory]) if trajectory < self.thresholds.size else np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +102,51 @@ class Rupture:
     broken: float
 
 
+@dataclass(frozen=True)
+class Bought:
+    """A label that was paid for: where the frame came from, and what became of it.
+
+    ``round`` is -1 for the initial data; ``energy`` is in eV, ``seconds`` what the engine took, ``failed`` why there is
+    no label, empty where there is one; ``cached`` where the label of an equal frame was there already.
+    """
+
+    round: int
+    stage: str
+    origin: str
+    walker: int
+    step: int
+    cv: float
+    energy: float
+    seconds: float
+    cached: bool = False
+    failed: str = ""
+
+
 class RoundData:
-    """One round's folder; what it lacks is None or empty."""
+    """One round's folder, or that of the initial data (number -1); what it lacks is None or empty."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.number = int(folder.name.removeprefix("round-"))
+        self.number = int(folder.name.removeprefix("round-")) if folder.name != INITIAL else -1
+
+    @property
+    def trajectories(self) -> Path:
+        """The archive of what its walkers saw."""
+        return self.folder / "sample" / "trajectories.npz"
 
     @cached_property
     def pulls(self) -> list[Pull]:
-        return _attempt(self.folder / "sample" / "trajectories.npz", _pulls) or []
+        return _attempt(self.trajectories, _pulls) or []
+
+    @property
+    def worked(self) -> list[Pull]:
+        """The pulls that did work: none of a sampler that does none."""
+        return [pull for pull in self.pulls if pull.work.any()]
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """Work, free energy or potential energy along the coordinate, and the barrier in it."""
+        return _attempt(self.folder / "sample" / PROFILE, _profile)
 
     @cached_property
     def selection(self) -> Selection | None:
@@ -108,6 +164,16 @@ class RoundData:
     def learning(self) -> dict[str, Array]:
         """Columns of the learning curve [epochs], NaN where a cell is empty."""
         return _attempt(self.folder / "train" / "learning_curve.csv", _columns) or {}
+
+    @cached_property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What the marker of every finished stage says, in the order in which they ended."""
+        return _stages(self.folder)
+
+    @cached_property
+    def labels(self) -> list[Bought]:
+        """What was labelled in this round, stage by stage."""
+        return [label for name in self.stages for label in _bought(self.folder / name, self.number)]
 
 
 class RunData:
@@ -133,6 +199,7 @@ class RunData:
         self.folder = folder
         self.config: dict[str, Any] = _attempt(folder / "config.yaml", _config) or {}
         self.rounds = [RoundData(place) for place in sorted(folder.glob("round-[0-9]*")) if place.is_dir()]
+        self.initial = RoundData(folder / INITIAL)
         self.reference = reference or self._usual_reference()
 
     def _usual_reference(self) -> Path | None:
@@ -153,7 +220,12 @@ class RunData:
         if self.reference is None:
             return []
         found = [_attempt(file, _pulls) for file in sorted(self.reference.glob("**/trajectory.npz"))]
-        return [pull for pulls in found if pulls for pull in pulls]
+        return [pull for pulls in found if pulls for pull in pulls if pull.work.any()]
+
+    @cached_property
+    def reference_profile(self) -> Profile | None:
+        """The engine's own work or energy along the coordinate."""
+        return None if self.reference is None else _attempt(self.reference / PROFILE, _profile)
 
     @cached_property
     def reference_rupture(self) -> Rupture | None:
@@ -164,13 +236,56 @@ class RunData:
 
     @cached_property
     def reference_barrier(self) -> tuple[float, float] | None:
-        """Mean and standard error [eV] of the engine's largest work; the error is NaN where it is not known."""
+        """The engine's own barrier and its standard error [eV]; the error is NaN where it is not known."""
+        if self.reference_profile is not None and np.isfinite(self.reference_profile.barrier):
+            return self.reference_profile.barrier, self.reference_profile.barrier_error
         summits = np.array([pull.work.max() for pull in self.reference_pulls])
         if summits.size:
             error = summits.std(ddof=1) / np.sqrt(summits.size) if summits.size > 1 else np.nan
             return float(summits.mean()), float(error)
         told = [row["reference_eV"] for row in self.rows if isinstance(row.get("reference_eV"), int | float)]
         return (float(told[-1]), np.nan) if told else None
+
+    @cached_property
+    def labels(self) -> list[Bought]:
+        """All labels, in the order in which they were bought."""
+        return [label for item in (self.initial, *self.rounds) for label in item.labels]
+
+    @property
+    def barrier_kind(self) -> str:
+        """What the barrier is of: ``work``, ``free energy`` or ``potential energy``."""
+        told = [str(row["barrier_kind"]) for row in self.rows if row.get("barrier_kind")]
+        return told[-1] if told else "work"
+
+    @property
+    def score(self) -> str:
+        """What is judged of a frame: ``energy``, ``energy_per_atom`` or ``force``."""
+        section = self.config.get("uncertainty")
+        return str(section.get("score", "energy")) if isinstance(section, dict) else "energy"
+
+    @cached_property
+    def atoms(self) -> int:
+        """How many atoms the structure has; 0 where it is not known."""
+        lines = _attempt(self.folder / "structure.extxyz", lambda path: path.read_text(encoding="utf-8").split("\n", 1))
+        return int(lines[0]) if lines and lines[0].strip().isdigit() else 0
+
+    @property
+    def cv_column(self) -> str:
+        """The collective variable as the head of a column."""
+        unit = self.cv_unit
+        return f"cv_{COLUMN_UNITS.get(unit, unit.replace('/', '_').replace(' ', '_'))}" if unit else "cv"
+
+    @property
+    def cv_unit(self) -> str:
+        """The unit of the collective variable; empty where it has none."""
+        found = re.search(r"\(([^()]*)\)$", self.cv_label)
+        return found[1] if found else ""
+
+    @property
+    def cv_name(self) -> str:
+        """The collective variable without its unit, for the middle of a sentence."""
+        name = self.cv_label.removesuffix(f"({self.cv_unit})").strip()
+        return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
     @property
     def cv_label(self) -> str:
@@ -189,8 +304,25 @@ def _attempt(path: Path, read: Callable[[Path], T]) -> T | None:
     except FileNotFoundError:
         return None
     except DAMAGED as error:
-        warnings.warn(f"{path} cannot be read ({error}) and is left out of the plots", stacklevel=2)
+        warnings.warn(f"{path} cannot be read ({error}) and is left out of the plots", LeftOut, stacklevel=2)
         return None
+
+
+class LeftOut(UserWarning):
+    """Something of the run cannot be shown."""
+
+
+@contextmanager
+def left_out() -> Iterator[list[str]]:
+    """Collect what could not be shown within the block, each once; the list is filled when the block ends."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LeftOut)
+        yield notes
+    notes += dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, LeftOut))
+    for item in caught:
+        if not issubclass(item.category, LeftOut):
+            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -204,17 +336,68 @@ def _pulls(path: Path) -> list[Pull]:
     # np.load reads an array of an archive only when it is asked for: the positions stay on the disk
     with np.load(path) as archive:
         pulls = [
-            Pull(*(archive[f"{k}/{name}"] for name in ("steps", "cv", "work", "energy_std")))
+            Pull(
+                *(archive[f"{k}/{name}"] for name in ("steps", "cv", "work", "energy_std", "force_std")),
+                walker=int(archive[f"{k}/walker"]),
+                seed=int(archive[f"{k}/seed"]),
+                row=k,
+            )
             for k in range(int(archive["count"]))
         ]
     return [pull for pull in pulls if pull.steps.size]
 
 
+def _profile(path: Path) -> Profile:
+    with np.load(path) as archive:
+        found = {item.name: archive[item.name] for item in fields(Profile)}
+    return Profile(**{name: value.item() if value.ndim == 0 else value for name, value in found.items()})
+
+
+def _stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """The markers of a round's finished stages."""
+    files = [file for file in folder.glob(f"*/{MARKER}") if file.is_file()]
+    read = [(file.parent.name, _attempt(file, read_json)) for file in files]
+    found = [(name, marker) for name, marker in read if isinstance(marker, dict)]
+    return dict(sorted(found, key=lambda item: str(item[1].get("finished", ""))))
+
+
+def _bought(stage: Path, number: int) -> list[Bought]:
+    """The labels of one stage: those that were had, then those that were not."""
+    told = _attempt(stage / "labels.csv", read_csv) or []
+    cached = {(row["origin"], row["walker"], row["step"]) for row in told if row.get("cached") is True}
+    had = _attempt(stage / "data.h5", lambda path: _labelled(path, number, stage.name, cached)) or []
+    lost = [
+        Bought(
+            number, stage.name, str(row["origin"]), int(row["walker"]), int(row["step"]), _number(row["cv"]),
+            np.nan, np.nan, False, str(row["failed"]),
+        )
+        for row in told if row.get("failed")
+    ]  # fmt: skip
+    return [*had, *lost]
+
+
+def _labelled(path: Path, number: int, stage: str, cached: set[tuple[Any, ...]]) -> list[Bought]:
+    """The frames of a data file (`rareal.data.dataset`), in their order, without geometries and forces."""
+    rows: list[tuple[int, Bought]] = []
+    with h5py.File(path, "r") as file:
+        for group in file.values():
+            origins = group["origin"].asstr()[:]
+            names = ("order", "walker", "step", "cv", "energies", "seconds")
+            for k, (order, walker, step, *numbers) in enumerate(
+                zip(*(group[name][:].tolist() for name in names), strict=True)
+            ):
+                origin = str(origins[k])
+                found = (origin, walker, step) in cached
+                rows.append((order, Bought(number, stage, origin, walker, step, *numbers, cached=found)))
+    return [label for _, label in sorted(rows, key=lambda row: row[0])]
+
+
 def _selection(path: Path) -> Selection:
     summary = read_json(path)["summary"]
-    threshold = summary.get("threshold")
+    told = summary.get("threshold")
+    thresholds = [_number(value) for value in (told if isinstance(told, list) else [told])]
     chosen = np.array(summary["chosen"], dtype=np.int64).reshape(-1, 2)
-    return Selection(np.nan if threshold is None else float(threshold), chosen)
+    return Selection(np.array(thresholds), chosen)
 
 
 def _path(path: Path) -> PathCheck:
