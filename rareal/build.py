@@ -2,9 +2,9 @@
 
 A module's ``build`` takes its own section first and then, by name, whatever else it needs of this:
 
-``start`` the starting structure; ``variables`` the collective variables, the event's first; ``engine`` the level of
-theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one per committee member
-(models only).
+``start`` the starting structure; ``cv`` the first collective variable, which is the event's, ``variables`` all of them;
+``engine`` the level of theory; ``elements`` the chemical symbols of the structure, in the model's order; ``seeds`` one
+per committee member (models only).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rareal.check import Check, Members
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
+from rareal.cv import names as cv_names
 from rareal.data.augment import noise_copies
 from rareal.data.split import split
 from rareal.errors import ConfigError, RunFolderError
@@ -63,7 +64,7 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
             f"{section}.kind: `build` of {config.module(section).__name__} asks for {', '.join(missing)}; "
             f"it can have {', '.join(parts)}"
         )
-    return build(getattr(config, section), **{item.name: parts[item.name] for item in wanted if item.name in parts})
+    return build(config.section(section), **{item.name: parts[item.name] for item in wanted if item.name in parts})
 
 
 def build_stages(config: Config) -> Stages:
@@ -72,7 +73,7 @@ def build_stages(config: Config) -> Stages:
     elements = elements_of(start.numbers)
     variables = build_variables(config)
     engine: Engine = make(config, "engine", start=start)
-    parts = {"start": start, "variables": variables, "engine": engine, "elements": elements}
+    parts = {"start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements}
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
 
@@ -97,8 +98,21 @@ def build_stages(config: Config) -> Stages:
 
 
 def build_variables(config: Config) -> tuple[Variable, ...]:
-    """The collective variables, the event's first."""
-    return (make(config, "cv", start=config.frame),)
+    """The collective variables; the first one is the event's.
+
+    Raises
+    ------
+    ConfigError
+        If two of them have the same name, which modules of the user's own may give.
+    """
+    names = cv_names(config.cv)
+    made: list[Variable] = []
+    for number, name in enumerate(names, start=1):
+        variable: Variable = make(config, f"cv[{number}]", start=config.frame, name=name)
+        if variable.name in [other.name for other in made]:
+            raise ConfigError(f"cv[{number}]: its `build` made a second variable '{variable.name}'; it is given `name`")
+        made.append(variable)
+    return tuple(made)
 
 
 def build_walkers(config: Config, count: int | None = None) -> list[Walker]:

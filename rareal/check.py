@@ -179,7 +179,7 @@ class Check:
         labelled = sorted(labelled, key=lambda f: f.frame.step)
         committee = self.committee(model)
         predicted = [committee(f.frame) for f in labelled]
-        members = np.array([energies for energies, _ in predicted]).reshape(len(labelled), -1).T
+        members = np.array([energies for energies, _ in predicted]).T if predicted else np.empty((1, 0))
         engine = np.array([f.label.energy for f in labelled])
         errors = [forces.mean(axis=0) - f.label.forces for (_, forces), f in zip(predicted, labelled, strict=True)]
         spread = [np.sqrt((forces.std(axis=0) ** 2).sum(axis=1)).max() for _, forces in predicted]
@@ -191,9 +191,9 @@ class Check:
             steps=steps,
             cv=np.array([f.frame.cv for f in labelled]),
             engine=engine - engine[:1],
-            committee=members.mean(axis=0) - members.mean(axis=0)[:1] if len(labelled) else engine,
+            committee=members.mean(axis=0) - members.mean(axis=0)[:1],
             members=members - members[:, :1],
-            energy_std=members.std(axis=0) if len(labelled) else engine,
+            energy_std=members.std(axis=0),
             force_std=np.array(spread),
             force_error=np.array([np.linalg.norm(error, axis=1).max() for error in errors]),
             in_break=(steps >= first) & (steps <= last),

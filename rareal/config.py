@@ -7,8 +7,8 @@ module. Modules are imported only when their section is read, and the ones here 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -16,10 +16,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
-from rareal.complaints import ABSENT, Problem, closest, join, problems, value_at
+from rareal import cv
+from rareal.complaints import ABSENT, Problem, closest, dotted, join, problems
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
+from rareal.sections import Kinds, complaint, read_section
 from rareal.structure import read_structure
 from rareal.units import KCAL_MOL, Energy, parse_quantity
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
@@ -56,6 +58,7 @@ class Executors(Section):
 
 
 EXECUTOR = "executor"
+CV = "cv"
 
 
 class Convergence(Section):
@@ -71,24 +74,8 @@ class Convergence(Section):
     rounds: int = Field(2, ge=1, description="rounds in a row that must meet both")
 
 
-@dataclass(frozen=True)
-class Kinds:
-    """The modules that may fill a section, by kind; the first is taken where the YAML names none."""
-
-    modules: dict[str, str]
-    names_kind: bool = True
-
-    @property
-    def default(self) -> str:
-        return next(iter(self.modules))
-
-    def module(self, kind: str) -> str:
-        """The module behind a kind; a dotted path stands for itself."""
-        return self.modules.get(kind, kind).partition(":")[0]
-
-
 KINDS: dict[str, Kinds] = {
-    "cv": Kinds({"distance": "rareal.cv"}),
+    CV: Kinds(cv.KINDS),
     "engine": Kinds(
         {
             "tblite": "rareal.labeling.tblite",
@@ -152,19 +139,29 @@ class Tree(Section):
         """The YAML."""
         return self._source.path
 
+    def section(self, name: str) -> Section:
+        """A section by its name in the YAML, e.g. ``model``, ``executor.label`` or ``cv[2]``."""
+        value: Any = self
+        for word in name.split("."):
+            key, _, number = word.rstrip("]").partition("[")
+            value = getattr(value, key)
+            value = value[int(number) - 1] if number else value
+        found: Section = value
+        return found
+
     def refusal(self, section: str, misfit: Misfit, where: str = "") -> ConfigError:
         """The error that says what is wrong with a section, or a plain value, at its line of the YAML."""
         value: Any = getattr(self, section)
         known = isinstance(value, Section)
         problem = (
-            _misfit(section, value, misfit, self._source.data)
+            complaint((section,), value, misfit, self._source.data)
             if known
             else Problem((section,), str(value), str(misfit))
         )
         return ConfigError(_message(self._source, {}, [problem]) + where)
 
     def module(self, section: str) -> ModuleType:
-        """The module that the kind of ``section`` stands for, e.g. ``model`` or ``executor.label``."""
+        """The module that the kind of ``section`` stands for, e.g. ``model``, ``executor.label`` or ``cv[2]``."""
         return importlib.import_module(self._modules[section])
 
     def resolved(self) -> dict[str, Any]:
@@ -173,6 +170,9 @@ class Tree(Section):
         for key, value in self.model_dump(mode="json").items():
             if key == EXECUTOR:
                 tree[key] = {stage: self._with_kind(f"{key}.{stage}", item) for stage, item in value.items()}
+            elif key == CV:
+                several = [self._with_kind(f"{key}[{number}]", item) for number, item in enumerate(value, start=1)]
+                tree[key] = several if len(several) > 1 else several[0]
             else:
                 tree[key] = self._with_kind(key, value)
         return tree
@@ -200,7 +200,7 @@ class Config(Tree):
     directory: Path = Field(description="the run folder, relative to the current directory")
     structure: Path = Field(description="the starting structure, relative to the YAML; any format ASE reads")
     reference: Path | None = Field(None, description="a folder made by `rareal reference`, relative to the current one")
-    cv: SerializeAsAny[Section]
+    cv: tuple[SerializeAsAny[Section], ...]
     engine: SerializeAsAny[Section]
     labels: SerializeAsAny[Labels]
     executor: Executors
@@ -277,9 +277,9 @@ def load(
     source, given = _given(path, overrides)
     given.setdefault("name", source.path.stem)
     given.setdefault("directory", f"runs/{given['name']}")
-    config, sections = _read(Config, source, given, overrides, kinds)
+    config, places = _read(Config, source, given, overrides, kinds)
     config._frame = _structure(config, source, overrides or {})
-    found = _misfits(config, sections, given)
+    found = _misfits(config, places, given)
     if found:
         raise ConfigError(_message(source, overrides or {}, found))
     return config
@@ -315,21 +315,24 @@ def _read(
     given: Mapping[str, Any],
     overrides: Mapping[str, Any] | None,
     kinds: Mapping[str, Kinds] | None,
-) -> tuple[TreeType, dict[str, Section]]:
-    """The tree and its sections, each valid by itself."""
+) -> tuple[TreeType, dict[KeyPath, Section]]:
+    """The tree, and its sections by their places in the YAML, each valid by itself."""
     registry = {name: kind for name, kind in (kinds or KINDS).items() if name in schema.model_fields}
+    folder = source.path.parent
     found: list[Problem] = []
-    sections: dict[str, Section] = {}
+    sections: dict[str, Section | tuple[Section, ...]] = {}
+    places: dict[KeyPath, Section] = {}
     chosen: dict[str, str] = {}
     for name, choice in registry.items():
         if name == EXECUTOR:
-            _read_executors(choice, given.get(name), sections, chosen, found)
-            continue
-        section = _read_section(name, choice, given.get(name), found)
-        if section is not None:
-            sections[name], kind = section
+            _read_executors(choice, given.get(name), folder, places, chosen, found)
+        elif name == CV:
+            sections[name] = _read_variables(choice, given.get(name), folder, places, chosen, found)
+        elif (section := read_section((name,), choice, given.get(name), folder, found)) is not None:
+            places[name,], kind = section
             if kind:
                 chosen[name] = kind
+    sections.update({str(place[0]): section for place, section in places.items() if place[0] != CV})
     unread = set(registry) | (set(schema.elsewhere) - set(schema.model_fields))
     plain = {key: value for key, value in given.items() if key not in unread}
     tree = _assemble(schema, plain, sections, registry, found)
@@ -337,12 +340,47 @@ def _read(
         raise ConfigError(_message(source, overrides or {}, found))
     tree._source = source
     tree._kinds.update(chosen)
-    tree._modules.update({name: registry[name.partition(".")[0]].module(kind) for name, kind in chosen.items()})
-    return tree, sections
+    tree._modules.update({name: registry[re.split(r"[.\[]", name)[0]].module(kind) for name, kind in chosen.items()})
+    return tree, places
+
+
+def _read_variables(
+    choice: Kinds,
+    raw: Any,
+    folder: Path,
+    places: dict[KeyPath, Section],
+    chosen: dict[str, str],
+    found: list[Problem],
+) -> tuple[Section, ...]:
+    """One collective variable, or a list of them."""
+    listed = isinstance(raw, list)
+    if listed and not raw:
+        found.append(Problem((CV,), raw, "an event needs a collective variable", "give one, or a list of them"))
+    read: list[Section] = []
+    complaints = len(found)
+    for index, item in enumerate(raw if listed else [raw]):
+        place: KeyPath = (CV, index) if listed else (CV,)
+        section = read_section(place, choice, item, folder, found)
+        if section is not None:
+            places[place], chosen[dotted((CV, index))] = section
+            read.append(section[0])
+    if len(found) == complaints:
+        try:
+            cv.names(read)
+        except cv.NameTaken as taken:
+            found.append(
+                Problem((CV, taken.index, taken.field), getattr(read[taken.index], "name", None) or ABSENT, str(taken))
+            )
+    return tuple(read)
 
 
 def _read_executors(
-    choice: Kinds, raw: Any, sections: dict[str, Section], chosen: dict[str, str], found: list[Problem]
+    choice: Kinds,
+    raw: Any,
+    folder: Path,
+    places: dict[KeyPath, Section],
+    chosen: dict[str, str],
+    found: list[Problem],
 ) -> None:
     """One executor for all stages, and what the keys `label`, `sample` and `train` change for one of them.
 
@@ -355,7 +393,7 @@ def _read_executors(
         for key in [key for key, value in common.items() if isinstance(value, dict)]:
             text = f"there is no such stage{closest(str(key), Executors.model_fields)}"
             found.append(Problem((EXECUTOR, key), common.pop(key), text, f"use {join(Executors.model_fields)}"))
-    shared = _read_section(EXECUTOR, choice, common, found)
+    shared = read_section((EXECUTOR,), choice, common, folder, found)
     if shared is None:
         return
     stages: dict[str, Section] = {}
@@ -365,71 +403,17 @@ def _read_executors(
             values = {"kind": own[stage]} if isinstance(own[stage], str) else own[stage]
             if isinstance(values, dict) and values.get("kind", shared[1]) == shared[1]:
                 values = {**common, **values}
-            section = _read_section(f"{EXECUTOR}.{stage}", choice, values, found)
+            section = read_section((EXECUTOR, stage), choice, values, folder, found)
         if section is not None:
             stages[stage], chosen[f"{EXECUTOR}.{stage}"] = section
     if len(stages) == len(Executors.model_fields):
-        sections[EXECUTOR] = Executors(**stages)
-
-
-def _read_section(name: str, choice: Kinds, raw: Any, found: list[Problem]) -> tuple[Section, str] | None:
-    """The section and its kind; None, with the reasons appended to ``found``, where it cannot be read.
-
-    A dot in ``name`` is a level of the YAML.
-    """
-    place = tuple(name.split("."))
-    if isinstance(raw, str) and choice.names_kind:
-        raw = {"kind": raw}
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        found.append(
-            Problem(place, raw, "this section needs keys below it", f"write '{place[-1]}:' and indent its keys")
-        )
-        return None
-    values = dict(raw)
-    kind = values.get("kind", choice.default) if choice.names_kind else choice.default
-    schema = _schema(place, choice, kind, found)
-    if schema is None:
-        return None
-    if "kind" not in schema.model_fields:
-        if choice.names_kind:
-            values.pop("kind", None)
-    elif kind in choice.modules:
-        values["kind"] = kind
-    elif schema.model_fields["kind"].is_required() is False:
-        values.pop("kind", None)
-    try:
-        return schema.model_validate(values), kind if choice.names_kind else ""
-    except ValidationError as error:
-        found.extend(problems(error, schema, values, place))
-        return None
-
-
-def _schema(place: KeyPath, choice: Kinds, kind: Any, found: list[Problem]) -> type[Section] | None:
-    """The pydantic class behind ``kind``."""
-    own = isinstance(kind, str) and "." in kind
-    if not own and (not isinstance(kind, str) or kind not in choice.modules):
-        cure = f"use {join(choice.modules)}, or the dotted path of a module of your own"
-        guess = closest(str(kind), choice.modules)
-        found.append(Problem((*place, "kind"), kind, f"there is no such kind{guess}", cure))
-        return None
-    module, _, attribute = choice.modules.get(kind, kind).partition(":")
-    try:
-        schema = getattr(importlib.import_module(module), attribute or "Config")
-    except (ImportError, AttributeError) as error:
-        if not own:
-            raise
-        cure = "install the package, or correct the path; the module needs a class `Config` and a function `build`"
-        found.append(Problem((*place, "kind"), kind, f"the module cannot be used ({error})", cure))
-        return None
-    return schema  # type: ignore[no-any-return]
+        places[EXECUTOR,] = Executors(**stages)
 
 
 def _assemble(
     schema: type[TreeType],
     plain: dict[str, Any],
-    sections: Mapping[str, Section],
+    sections: Mapping[str, Section | tuple[Section, ...]],
     registry: Mapping[str, Kinds],
     found: list[Problem],
 ) -> TreeType | None:
@@ -451,14 +435,14 @@ def _structure(config: Config, source: YamlFile, overrides: Mapping[str, Any]) -
         raise ConfigError(_message(source, overrides, [problem])) from misfit
 
 
-def _misfits(config: Config, sections: Mapping[str, Section], data: dict[str, Any]) -> list[Problem]:
+def _misfits(config: Config, places: Mapping[KeyPath, Section], data: dict[str, Any]) -> list[Problem]:
     """What only the whole tree shows."""
     found: list[Problem] = []
-    for name, section in sections.items():
+    for place, section in places.items():
         try:
             section.check_against(config)
         except Misfit as misfit:
-            found.append(_misfit(name, section, misfit, data))
+            found.append(complaint(place, section, misfit, data))
     frames = getattr(config.initial, "frames", 0)
     if config.labels.budget < frames:
         text = f"the initial data alone take {frames} labels (initial.frames)"
@@ -467,17 +451,6 @@ def _misfits(config: Config, sections: Mapping[str, Section], data: dict[str, An
         cure = "make it with `rareal reference CONFIG`, or leave the key out"
         found.append(Problem(("reference",), str(config.reference), "there is no such folder", cure))
     return found
-
-
-def _misfit(name: str, section: Section, misfit: Misfit, data: dict[str, Any]) -> Problem:
-    key_path: KeyPath = (name, *misfit.field.split("."))
-    try:
-        value = value_at(data, key_path)
-    except KeyError:  # it is a default
-        value = section
-        for part in key_path[1:]:
-            value = getattr(value, str(part), None)
-    return Problem(key_path, ABSENT if value is None else value, str(misfit))
 
 
 def _message(source: YamlFile, overrides: Mapping[str, Any], found: list[Problem]) -> str:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from pydantic import Field, PrivateAttr, SerializeAsAny
 
-from rareal.config import Config, Executors, Kinds, Labels, TrainConfig, Tree, load_part
+from rareal.config import Config, Executors, Labels, TrainConfig, Tree, load_part
 from rareal.errors import ConfigError
 from rareal.records import Frame
 from rareal.schema import Misfit, Section
+from rareal.sections import Kinds
 from rareal.structure import read_structure
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +26,19 @@ class Section(BaseModel):
     """A level of the YAML tree. Unknown keys are refused, values are fixed once read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def read_files(self, folder: Path) -> Self:
+        """This section with what its files hold in their places; by default it names none.
+
+        Called once the section is valid by itself; ``folder`` is that of the YAML. What is kept of a run is then
+        complete, and shows a file that changes.
+
+        Raises
+        ------
+        Misfit
+            If a file cannot be used.
+        """
+        return self
 
     def check_against(self, config: Any) -> None:
         """Refuse what only the whole configuration can show, before anything is written.

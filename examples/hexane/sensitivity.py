@@ -56,10 +56,9 @@ class DippedEngine:
 def main() -> None:
     from sensitivity import DippedEngine as Dipped
 
-    from rareal.build import make
+    from rareal.build import build_variables, build_walkers, make
     from rareal.config import load
     from rareal.progress import display
-    from rareal.reference import velocity_seeds
     from rareal.sampling.reference import EngineSampler
     from rareal.units import KCAL_MOL
 
@@ -70,18 +69,19 @@ def main() -> None:
     options = parser.parse_args()
 
     config = load(Path(__file__).parent / "hexane.yaml")
-    cv, engine = make(config, "cv"), make(config, "engine")
+    engine = make(config, "engine")
+    steered = make(config, "sampler", start=config.frame, variables=build_variables(config))
+    walkers = build_walkers(config, options.seeds)
     works = {}
     with display() as shown:
         for name, used in (("plain", engine), ("dipped", Dipped(engine, options.depth * KCAL_MOL))):
-            sampler = EngineSampler(config.sampler, cv, config.frame, used)
             with shown.stage(f"{name} engine") as progress:
-                pulls = sampler.sample(options.folder / name, velocity_seeds(options.seeds), progress)
+                pulls = EngineSampler(steered, used).sample(options.folder / name, walkers, progress)
             works[name] = np.array([pull.work.max() for pull in pulls])
     print(f"\nA dip of {options.depth} kcal/mol on each terminal C-C bond at {CENTRE} Å:\n")
     print("| velocity seed | W_max, plain / eV | W_max, dipped / eV | change / kcal/mol |\n|---|---|---|---|")
-    for seed, plain, dipped in zip(velocity_seeds(options.seeds), works["plain"], works["dipped"], strict=True):
-        print(f"| {seed} | {plain:.3f} | {dipped:.3f} | {(dipped - plain) / KCAL_MOL:+.1f} |")
+    for walker, plain, dipped in zip(walkers, works["plain"], works["dipped"], strict=True):
+        print(f"| {walker.seed} | {plain:.3f} | {dipped:.3f} | {(dipped - plain) / KCAL_MOL:+.1f} |")
     print(f"\nMean change: {(works['dipped'] - works['plain']).mean() / KCAL_MOL:+.1f} kcal/mol")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from rareal import cv
 from rareal.errors import RunFolderError
 from rareal.files import read_csv, read_json
 from rareal.records import Array, Profile
@@ -290,11 +291,7 @@ class RunData:
     @property
     def cv_label(self) -> str:
         """Name and unit of the collective variable for an axis."""
-        cv = self.config.get("cv")
-        if isinstance(cv, dict) and cv.get("kind") == "distance" and len(cv.get("atoms", ())) == 2:
-            first, second = cv["atoms"]
-            return f"Distance between atoms {first} and {second} (Å)"
-        return "Collective variable"
+        return cv.axis(self.config.get("cv"))
 
 
 def _attempt(path: Path, read: Callable[[Path], T]) -> T | None:

@@ -14,7 +14,7 @@ from rareal.bonds import bond_class, bonds
 from rareal.event import find_event
 from rareal.labeling import tblite
 from rareal.labeling.guard import Worker
-from rareal.records import Frame
+from rareal.records import Frame, Walker
 from rareal.rupture import Config, Rupture, compare, rupture
 from rareal.sampling import steered
 from rareal.sampling.reference import EngineSampler
@@ -78,15 +78,16 @@ def test_short_pull_with_the_engine(engine: Worker, tmp_path: Path) -> None:
     """Ten times the paper's speed, so that it takes seconds; everything after the pull is as in a run."""
     settings = steered.Config(velocity=0.01, steps=800, relaxation_steps=50)
     level = engine.engine
-    sampler = EngineSampler(settings, cv.Distance(ENDS), START, level)
+    sampler = EngineSampler(steered.build(settings, [cv.Distance(ENDS)], START), level)
+    walkers = [Walker(0, 3, START)]
     coarse = Config(step=0.1, resolution=0.05, fmax=0.02)
-    result = reference.compute(sampler, engine, START, ENDS, coarse, tmp_path, [3])
-    (trajectory,) = sampler.sample(tmp_path, [3])
+    result = reference.compute(sampler, START, ENDS, coarse, tmp_path, walkers)
+    (trajectory,) = sampler.sample(tmp_path, walkers)
     event = find_event(START.numbers, trajectory.positions)
     assert event is not None
     assert barrier.broken_bond(START.numbers, trajectory) == result.broken_bonds[0]
-    assert result.work.mean == pytest.approx(trajectory.work.max())
-    assert 6.0 < result.work.mean < 12.0
+    assert result.profile.barrier == pytest.approx(trajectory.work.max())
+    assert 6.0 < result.profile.barrier < 12.0
     rows = barrier.path_frames(START.numbers, trajectory, 48, 16, 100)
     assert len(rows) >= 40
     assert np.sum((rows >= event.onset) & (rows <= event.end)) >= 10
@@ -94,6 +95,8 @@ def test_short_pull_with_the_engine(engine: Worker, tmp_path: Path) -> None:
     frame = Frame(START.numbers, trajectory.positions[row])
     assert engine.calculate(frame)[0] == pytest.approx(trajectory.energy[row], abs=1e-5)
     read = reference.load(tmp_path)
-    assert read.work == result.work
+    assert read.profile.barrier == result.profile.barrier
+    assert read.profile.kind == "work"
     assert read.broken_bonds == result.broken_bonds
+    assert read.rupture is not None and result.rupture is not None  # noqa: PT018
     assert read.rupture.break_distance == result.rupture.break_distance

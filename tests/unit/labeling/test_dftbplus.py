@@ -25,9 +25,9 @@ from rareal.labeling.dftbplus import Config, Engine, NotConverged, check_output,
 from rareal.labeling.dftbplus_input import angular_momentum, hsd, merged
 from rareal.labeling.guard import Worker
 from rareal.labeling.selfcheck import self_check
-from rareal.records import Frame
+from rareal.records import Frame, Walker
+from rareal.sampling import steered
 from rareal.sampling.reference import EngineSampler
-from rareal.sampling.steered import Config as Steered
 from rareal.schema import Misfit
 from rareal.testing.engine_contract import EngineContract, needs_program
 
@@ -253,10 +253,10 @@ class TestHexane:
     def test_it_drives_lammps(self, tmp_path: Path, interface: str) -> None:
         """Energy is conserved, but for what the spring does and the thermostat takes."""
         start = hexane()
-        settings = Steered(steps=20, relaxation_steps=5, walkers=1)
-        coordinate = cv.build(cv.Config(kind="distance", atoms=(1, 6)))
+        settings = steered.Config(steps=20, relaxation_steps=5, walkers=1)
+        sampler = steered.build(settings, [cv.Distance((0, 5))], start)
         worker = Worker(self.build(interface=interface))
-        (pull,) = EngineSampler(settings, coordinate, start, worker).sample(tmp_path / "reference", [1])
+        (pull,) = EngineSampler(sampler, worker).sample(tmp_path / "reference", [Walker(0, 1, start)])
         assert pull.note == ""
         assert len(pull) == 21
         files = {path.name for path in (tmp_path / "reference" / "seed-1").iterdir()}
