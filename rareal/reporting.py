@@ -19,7 +19,8 @@ from rareal.files import read_json, write_text
 from rareal.protocols import Progress
 from rareal.records import LabeledFrame
 from rareal.report.plots import KINDS, NAMES, SETS, Judgement, judged_kinds, write_plots
-from rareal.report.rundata import LeftOut, RoundData, RunData, left_out
+from rareal.report.reading import LeftOut, left_out
+from rareal.report.rundata import RoundData, RunData
 from rareal.rundir import PROVENANCE
 from rareal.status import status
 

@@ -16,8 +16,8 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 REPORT_HELP = """Make one HTML page of a run, finished or not: RUN/report.html.
 
 Barrier, curves, uncertainty, errors of the last committee, training, labels, cost, versions and configuration, with a \
-caption to each figure that says how to read it, and the molecule to turn. The page needs no network and no other file: \
-mail it, print it.
+caption to each figure that says how to read it, and the molecule to turn. The page needs no network and no other \
+file: mail it, print it.
 
 \b
     rareal report runs/hexane
@@ -27,10 +27,10 @@ mail it, print it.
 PLOT_HELP = """Draw a run: PNG, and the numbers as CSV, into RUN/plots.
 
 KIND, one or several: barrier_convergence, work (of the drive), profile (free or potential energy along the \
-coordinate), path (committee and engine along the checked path), rupture (quasi-static), uncertainty_cv and uncertainty \
-(disagreement along the coordinate and in time), learning, labels (where they were spent), cost (time by stage), \
-parity and calibration (of the last committee on what it learnt from), parity_unseen and calibration_unseen (on frames \
-labelled afterwards), or all, which it is if not given.
+coordinate), path (committee and engine along the checked path), rupture (quasi-static), uncertainty_cv and \
+uncertainty (disagreement along the coordinate and in time), learning, labels (where they were spent), cost (time by \
+stage), parity and calibration (of the last committee on what it learnt from), parity_unseen and calibration_unseen \
+(on frames labelled afterwards), or all, which it is if not given.
 
 The names of the columns end in their units.
 

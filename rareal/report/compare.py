@@ -134,7 +134,7 @@ def _late(axes: Axes, runs: dict[str, RunData]) -> None:
     inset = axes.inset_axes((0.45, 0.14, 0.52, 0.48))
     for line in axes.get_lines():
         if line.get_linestyle() == "-" and len(line.get_xdata()) > 2:  # type: ignore[arg-type]
-            style = {"color": line.get_color(), "marker": line.get_marker(), "ms": 4}
+            style: dict[str, Any] = {"color": line.get_color(), "marker": line.get_marker(), "ms": 4}
             inset.plot(line.get_xdata(), line.get_ydata(), **style)
     for run in runs.values():
         if run.reference_barrier:

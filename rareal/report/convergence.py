@@ -12,7 +12,16 @@ from matplotlib.lines import Line2D
 from rareal.records import Array
 from rareal.report.rundata import RunData, finite
 from rareal.report.style import (
-    BLUE, ENGINE, GREEN, LATEST_ROUNDS, LIMITS, VERMILLION, Table, name_decades, round_colours, sheet,
+    BLUE,
+    ENGINE,
+    GREEN,
+    LATEST_ROUNDS,
+    LIMITS,
+    VERMILLION,
+    Table,
+    name_decades,
+    round_colours,
+    sheet,
 )  # fmt: skip
 from rareal.units import KCAL_MOL
 

@@ -11,10 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rareal.records import Profile
-from rareal.report.convergence import BARRIERS
 from rareal.report.rundata import PathCheck, Pull, RunData, Rupture
 from rareal.report.style import (
-    ENGINE, LATEST_ROUNDS, LIMITS, SHADE, VERMILLION, Table, limits, round_colours, sheet,
+    ENGINE,
+    LATEST_ROUNDS,
+    LIMITS,
+    SHADE,
+    VERMILLION,
+    Table,
+    limits,
+    round_colours,
+    sheet,
 )  # fmt: skip
 from rareal.units import KCAL_MOL
 

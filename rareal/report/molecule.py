@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rareal.bonds import BONDED, stretches
 from rareal.event import Event, find_event
 from rareal.records import Array
-from rareal.report.rundata import DAMAGED, LeftOut, Pull, RoundData, RunData
+from rareal.report.reading import DAMAGED, LeftOut
+from rareal.report.rundata import Pull, RoundData, RunData
 
 SPACE = "\u00a0"
 """Between a number and its unit, where no line breaks."""
@@ -77,20 +78,20 @@ def molecule(run: RunData) -> Molecule | None:
 
 
 def _molecule(run: RunData, item: RoundData) -> Molecule:
-    numbers = _numbers(run)
+    if run.start is None:
+        raise ValueError("its structure cannot be read")
+    numbers = run.start.numbers
     checked = item.path.walker if item.path else -1
     ordered = sorted(item.pulls, key=lambda pull: (pull.walker != checked, pull.row))
-    pull, positions, event = ordered[0], np.empty(0), None
-    # a walker that saw the event, the checked one first
-    for candidate in ordered:
+    # a walker that saw the event, the checked one first; that one where none did
+    for candidate in (*ordered, ordered[0]):
         geometry = _positions(item, candidate)
+        if geometry.shape[1] != len(numbers):
+            raise ValueError(f"{geometry.shape[1]} atoms in the trajectory, {len(numbers)} in the structure")
         found = find_event(numbers, geometry)
-        if candidate is ordered[0] or found is not None:
-            pull, positions, event = candidate, geometry, found
+        pull, positions, event = candidate, geometry, found
         if found is not None:
             break
-    if len(numbers) != positions.shape[1]:
-        raise ValueError(f"{positions.shape[1]} atoms in the trajectory, {len(numbers)} in the structure")
     rows, why = _rows(item, pull, event)
     names = ("Start", "At the barrier", "After it")
     bonded = _union(_bonds(numbers, positions[0]), _bonds(numbers, positions[rows[-1]]))
@@ -115,14 +116,6 @@ def _molecule(run: RunData, item: RoundData) -> Molecule:
         )
     source = f"walker {pull.walker} of round {item.number}, driven by the committee"
     return Molecule(numbers, tuple(snapshots), source, _marked(run, len(numbers)))
-
-
-def _numbers(run: RunData) -> NDArray[np.int64]:
-    """Atomic numbers of the run's structure."""
-    from ase.io import read
-
-    atoms: Any = read(run.folder / "structure.extxyz")
-    return np.asarray(atoms.numbers, dtype=np.int64)
 
 
 def _positions(item: RoundData, pull: Pull) -> Array:

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from rareal.report import accounts, style
 from rareal.report.molecule import Molecule, drawings, molecule
 from rareal.report.plots import Kind
-from rareal.report.rundata import RunData, left_out
+from rareal.report.reading import left_out, number
+from rareal.report.rundata import RunData
 from rareal.units import KCAL_MOL
 
 ASSETS = files("rareal.report") / "assets"
@@ -181,9 +182,9 @@ def _notices(state: Mapping[str, Any], notes: Sequence[str]) -> str:
     elif state["end"]:
         text, kind = (
             (
-                f"Finished after {_count(done, 'round')} without convergence: the limits of the configuration are not met. "
-                "More rounds or labels, a larger committee or a slower drive may help; the path error below says how far "
-                "the potential is off."
+                f"Finished after {_count(done, 'round')} without convergence: the limits of the configuration are not "
+                "met. More rounds or labels, a larger committee or a slower drive may help; the path error below says "
+                "how far the potential is off."
             ),
             "notice",
         )
@@ -239,17 +240,15 @@ def _kind(section: Any, *keys: str) -> str:
 
 
 def _barrier(run: RunData, row: Mapping[str, Any]) -> str:
-    value = _number(row.get("barrier_eV"), ".3f")
-    if not value:
+    """The round's barrier in both units."""
+    barrier, error = number(row.get("barrier_eV")), number(row.get("barrier_se_eV"))
+    if not np.isfinite(barrier):
         return ""
-    error = row.get("barrier_se_eV")
-    told = (
-        f" ± {error:.3f} eV ({row['barrier_eV'] / KCAL_MOL:.1f} ± {error / KCAL_MOL:.1f} kcal/mol)"
-        if _is(error)
-        else " eV"
-    )
+    units = [(f"{value:.{digits}f}", f" ± {spread:.{digits}f}" if np.isfinite(spread) else "")
+             for value, spread, digits in ((barrier, error, 3), (barrier / KCAL_MOL, error / KCAL_MOL, 1))]  # fmt: skip
+    (ev, ev_error), (kcal, kcal_error) = units
     what = {"work": "W_max, largest work of the drive"}.get(run.barrier_kind, run.barrier_kind)
-    return f"{value}{told}; {what}, round {row['round']}"
+    return f"{ev}{ev_error} eV ({kcal}{kcal_error} kcal/mol); {what}, round {row['round']}"
 
 
 def _reference(run: RunData) -> str:
@@ -298,8 +297,8 @@ def _molecule(found: Molecule | None) -> str:
     )
     return (
         f'<div class="molecules">{panes}</div>'
-        f"<p>From {escape(found.source)}. Drag to turn all three, scroll to zoom. Bonds are drawn up to 1.3 times the sum "
-        "of the covalent radii; dashed are bonds of the start or the end that are longer here.</p>"
+        f"<p>From {escape(found.source)}. Drag to turn all three, scroll to zoom. Bonds are drawn up to 1.3 times the "
+        "sum of the covalent radii; dashed are bonds of the start or the end that are longer here.</p>"
     )
 
 
@@ -406,8 +405,8 @@ def _viewer(found: Molecule | None) -> str:
     data = json.dumps(found.viewer()).replace("</", "<\\/")
     library = _asset(VIEWER).replace("</script", "<\\/script")
     return (
-        "<footer><details><summary>The molecule is shown with 3Dmol.js (N. Rego, D. Koes, Bioinformatics 2015, 31, 1322); "
-        f"its licence</summary><pre>{escape(_asset(LICENCE))}</pre></details></footer>\n"
+        "<footer><details><summary>The molecule is shown with 3Dmol.js (N. Rego, D. Koes, Bioinformatics 2015, 31, "
+        f"1322); its licence</summary><pre>{escape(_asset(LICENCE))}</pre></details></footer>\n"
         f'<script type="application/json" id="molecule-data">{data}</script>\n'
         f"<script>{library}</script>\n<script>{_asset('report.js')}</script>\n"
     )

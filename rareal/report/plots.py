@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from rareal.report.evaluation import Parity, Reliability
 from rareal.report.rundata import RunData
 from rareal.report.style import STYLE, Table, write_png, write_table
 
+T = TypeVar("T")
 FOLDER = "plots"
 
 
@@ -43,12 +46,12 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "barrier_convergence": Kind(
         "Barrier, round by round",
-        "Left: the barrier of each round, with its standard error over the walkers where there are several. Black line: "
-        "the label engine's own barrier, made the same way; the light band is ± 1 kcal/mol, the dark one its standard "
-        "error. A converged run stays on the line, or, without one, at rest. Right: errors on a logarithmic scale. "
-        "“Along its own path” is the largest difference between committee and engine at frames of the path that the "
-        "committee itself has driven; it needs no reference, and a run is not converged before it is below the dashed "
-        "lines. The second line of the axis counts the labels bought so far.",
+        "Left: the barrier of each round, with its standard error over the walkers where there are several. Black "
+        "line: the label engine's own barrier, made the same way; the light band is ± 1 kcal/mol, the dark one its "
+        "standard error. A converged run stays on the line, or, without one, at rest. Right: errors on a logarithmic "
+        "scale. “Along its own path” is the largest difference between committee and engine at frames of the path that "
+        "the committee itself has driven; it needs no reference, and a run is not converged before it is below the "
+        "dashed lines. The second line of the axis counts the labels bought so far.",
         convergence.draw_barrier,
         convergence.table_barrier,
     ),
@@ -56,16 +59,16 @@ KINDS: dict[str, Kind] = {
         "Work of the drive",
         "Work that the moving spring has done on the molecule, against the collective variable: thick the last round, "
         "black the label engine driven the same way. The dot is the largest work, W_max, which stands for the barrier; "
-        "it is no free energy, and always above it. After the break the work stays nearly level. Thin lines start from "
+        "it is no free energy, and on the average above it. After the break the work stays nearly level. Thin lines start from "
         "other velocities: their spread is what W_max is uncertain by.",
         curves.draw_work,
         curves.table_work,
     ),
     "profile": Kind(
         "Energy along the coordinate",
-        "The profile that the sampler gives along the collective variable, round by round, with its standard error where "
-        "it is known; black the label engine's own. The barrier is the highest point between the two states, from the "
-        "lower of the first one. Curves that no longer change from round to round have converged.",
+        "The profile that the sampler gives along the collective variable, round by round, with its standard error "
+        "where it is known; black the label engine's own. The barrier is the highest point between the two states, "
+        "from the lower of the first one. Curves that no longer change from round to round have converged.",
         curves.draw_profile,
         curves.table_profile,
     ),
@@ -104,16 +107,16 @@ KINDS: dict[str, Kind] = {
     ),
     "learning": Kind(
         "Learning curves",
-        "Loss and mean absolute errors on the validation frames over the epochs, every round from its own zero; a round "
-        "starts from the last one's weights. Validation far above training, or rising at the end, means overfitting: "
-        "more labels or fewer epochs.",
+        "Loss and mean absolute errors on the validation frames over the epochs, every round from its own zero; a "
+        "round starts from the last one's weights. Validation far above training, or rising at the end, means "
+        "overfitting: more labels or fewer epochs.",
         convergence.draw_learning,
         convergence.table_learning,
     ),
     "labels": Kind(
         "Where the labels were spent",
-        "Left: labels along the collective variable, by what they were bought for. A good run spends most of them where "
-        "the event is. Right: the same by round.",
+        "Left: labels along the collective variable, by what they were bought for. A good run spends most of them "
+        "where the event is. Right: the same by round.",
         accounts.draw_labels,
         accounts.table_labels,
     ),
@@ -161,19 +164,24 @@ def judged_kinds(judgements: Mapping[str, Judgement]) -> dict[str, Kind]:
         kinds[f"parity{suffix}"] = Kind(
             f"Parity, {frames}",
             f"Predictions of the last committee (its mean) against labels, and their difference below. {remark}",
-            lambda run, found=found: evaluation.draw_parity(found.parity),
-            lambda run, found=found: evaluation.table_parity(found.parity),
+            partial(_shown, evaluation.draw_parity, found.parity),
+            partial(_shown, evaluation.table_parity, found.parity),
         )
         kinds[f"calibration{suffix}"] = Kind(
             f"Calibration, {frames}",
-            "The committee's std against its true error, logarithmic. Dashed: error = std. Dots: frames (atoms) in bins "
-            "of equal number by their std, root-mean-square error of each. Dots on the dashed line mean a std that can "
-            "be taken at its word; above it the committee is too sure of itself. Rising dots mean at least that the "
-            f"std finds the bad frames. {remark}",
-            lambda run, found=found: evaluation.draw_calibration(found.reliability),
-            lambda run, found=found: evaluation.table_calibration(found.reliability),
+            "The committee's std against its true error, logarithmic. Dashed: error = std. Dots: frames (atoms) in "
+            "bins of equal number by their std, root-mean-square error of each. Dots on the dashed line mean a std "
+            "that can be taken at its word; above it the committee is too sure of itself. Rising dots mean at least "
+            f"that the std finds the bad frames. {remark}",
+            partial(_shown, evaluation.draw_calibration, found.reliability),
+            partial(_shown, evaluation.table_calibration, found.reliability),
         )
     return kinds
+
+
+def _shown(show: Callable[[Any], T], panels: Any, _: RunData) -> T:
+    """What needs nothing of the run but its panels."""
+    return show(panels)
 
 
 NAMES = (*KINDS, *(f"{name}{suffix}" for suffix in SETS for name in ("parity", "calibration")))

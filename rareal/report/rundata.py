@@ -1,39 +1,31 @@
-"""What the plots need of a run folder, read lazily, from whatever is there already.
-
-A run that is still going on lacks files, and one that is being resumed clears the folder of an unfinished stage while
-it is read. So a file that is missing counts as not there yet; one that is damaged is named in a warning and left out.
-"""
+"""What the plots need of a run folder, read lazily, from whatever is there already; see `rareal.report.reading`."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import h5py
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from rareal import cv
-from rareal.errors import RunFolderError
+from rareal.errors import RarealError, RunFolderError
 from rareal.files import read_csv, read_json
-from rareal.records import Array, Profile
-
-T = TypeVar("T")
+from rareal.records import Array, Frame, Profile
+from rareal.report.bought import Bought, bought
+from rareal.report.reading import attempt, number
 
 COLUMN_UNITS = {"Å": "A", "°": "deg", "degrees": "deg"}
 """Units as they are written in the heads of columns, where they have signs of their own."""
 
 INITIAL, PROFILE, MARKER = "initial", "profile.npz", "stage.done"
-
-DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, yaml.YAMLError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,31 +95,12 @@ class Rupture:
     broken: float
 
 
-@dataclass(frozen=True)
-class Bought:
-    """A label that was paid for: where the frame came from, and what became of it.
-
-    ``round`` is -1 for the initial data; ``energy`` is in eV, ``seconds`` what the engine took, ``failed`` why there is
-    no label, empty where there is one; ``cached`` where the label of an equal frame was there already.
-    """
-
-    round: int
-    stage: str
-    origin: str
-    walker: int
-    step: int
-    cv: float
-    energy: float
-    seconds: float
-    cached: bool = False
-    failed: str = ""
-
-
 class RoundData:
     """One round's folder, or that of the initial data (number -1); what it lacks is None or empty."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variable: cv.Variable | None = None) -> None:
         self.folder = folder
+        self._variable = variable
         self.number = int(folder.name.removeprefix("round-")) if folder.name != INITIAL else -1
 
     @property
@@ -137,7 +110,7 @@ class RoundData:
 
     @cached_property
     def pulls(self) -> list[Pull]:
-        return _attempt(self.trajectories, _pulls) or []
+        return attempt(self.trajectories, _pulls) or []
 
     @property
     def worked(self) -> list[Pull]:
@@ -147,24 +120,24 @@ class RoundData:
     @cached_property
     def profile(self) -> Profile | None:
         """Work, free energy or potential energy along the coordinate, and the barrier in it."""
-        return _attempt(self.folder / "sample" / PROFILE, _profile)
+        return attempt(self.folder / "sample" / PROFILE, _profile)
 
     @cached_property
     def selection(self) -> Selection | None:
-        return _attempt(self.folder / "select" / "stage.done", _selection)
+        return attempt(self.folder / "select" / "stage.done", _selection)
 
     @cached_property
     def path(self) -> PathCheck | None:
-        return _attempt(self.folder / "check" / "path.npz", _path)
+        return attempt(self.folder / "check" / "path.npz", _path)
 
     @cached_property
     def rupture(self) -> Rupture | None:
-        return _attempt(self.folder / "check" / "rupture.npz", _rupture)
+        return attempt(self.folder / "check" / "rupture.npz", _rupture)
 
     @cached_property
     def learning(self) -> dict[str, Array]:
         """Columns of the learning curve [epochs], NaN where a cell is empty."""
-        return _attempt(self.folder / "train" / "learning_curve.csv", _columns) or {}
+        return attempt(self.folder / "train" / "learning_curve.csv", _columns) or {}
 
     @cached_property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -174,7 +147,7 @@ class RoundData:
     @cached_property
     def labels(self) -> list[Bought]:
         """What was labelled in this round, stage by stage."""
-        return [label for name in self.stages for label in _bought(self.folder / name, self.number)]
+        return [label for name in self.stages for label in bought(self.folder / name, self.number, self._variable)]
 
 
 class RunData:
@@ -198,9 +171,10 @@ class RunData:
         if reference is not None and not reference.is_dir():
             raise RunFolderError(f"{reference}: there is no such reference; make it with `rareal reference CONFIG`")
         self.folder = folder
-        self.config: dict[str, Any] = _attempt(folder / "config.yaml", _config) or {}
-        self.rounds = [RoundData(place) for place in sorted(folder.glob("round-[0-9]*")) if place.is_dir()]
-        self.initial = RoundData(folder / INITIAL)
+        self.config: dict[str, Any] = attempt(folder / "config.yaml", _config) or {}
+        places = sorted(place for place in folder.glob("round-[0-9]*") if place.is_dir())
+        self.rounds = [RoundData(place, self.variable) for place in places]
+        self.initial = RoundData(folder / INITIAL, self.variable)
         self.reference = reference or self._usual_reference()
 
     def _usual_reference(self) -> Path | None:
@@ -213,26 +187,26 @@ class RunData:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of ``rounds.csv``."""
-        return _attempt(self.folder / "rounds.csv", read_csv) or []
+        return attempt(self.folder / "rounds.csv", read_csv) or []
 
     @cached_property
     def reference_pulls(self) -> list[Pull]:
         """The engine's pulls, one per velocity seed."""
         if self.reference is None:
             return []
-        found = [_attempt(file, _pulls) for file in sorted(self.reference.glob("**/trajectory.npz"))]
+        found = [attempt(file, _pulls) for file in sorted(self.reference.glob("**/trajectory.npz"))]
         return [pull for pulls in found if pulls for pull in pulls if pull.work.any()]
 
     @cached_property
     def reference_profile(self) -> Profile | None:
         """The engine's own work or energy along the coordinate."""
-        return None if self.reference is None else _attempt(self.reference / PROFILE, _profile)
+        return None if self.reference is None else attempt(self.reference / PROFILE, _profile)
 
     @cached_property
     def reference_rupture(self) -> Rupture | None:
         if self.reference is None:
             return None
-        found = (_attempt(file, _rupture) for file in sorted(self.reference.glob("**/rupture.npz")))
+        found = (attempt(file, _rupture) for file in sorted(self.reference.glob("**/rupture.npz")))
         return next((rupture for rupture in found if rupture is not None), None)
 
     @cached_property
@@ -265,10 +239,19 @@ class RunData:
         return str(section.get("score", "energy")) if isinstance(section, dict) else "energy"
 
     @cached_property
+    def start(self) -> Frame | None:
+        """The structure of the run."""
+        return attempt(self.folder / "structure.extxyz", _structure)
+
+    @property
     def atoms(self) -> int:
         """How many atoms the structure has; 0 where it is not known."""
-        lines = _attempt(self.folder / "structure.extxyz", lambda path: path.read_text(encoding="utf-8").split("\n", 1))
-        return int(lines[0]) if lines and lines[0].strip().isdigit() else 0
+        return 0 if self.start is None else len(self.start.numbers)
+
+    @cached_property
+    def variable(self) -> cv.Variable | None:
+        """The event's collective variable; None where it cannot be computed here."""
+        return _variable(self.config.get("cv"), self.start)
 
     @property
     def cv_column(self) -> str:
@@ -294,32 +277,28 @@ class RunData:
         return cv.axis(self.config.get("cv"))
 
 
-def _attempt(path: Path, read: Callable[[Path], T]) -> T | None:
-    """What ``read`` makes of the file, None where there is no usable one."""
+def _structure(path: Path) -> Frame:
+    from ase.io import read
+
+    atoms: Any = read(path)
+    return Frame(np.asarray(atoms.numbers, dtype=np.int64), np.asarray(atoms.positions))
+
+
+def _variable(tree: Any, start: Frame | None) -> cv.Variable | None:
+    """The first variable of a configuration; None for kinds that are not ours, or need LAMMPS for their values."""
+    first = tree[0] if isinstance(tree, list) and tree else tree
+    if start is None or not isinstance(first, Mapping) or first.get("kind") not in cv.KINDS:
+        return None
+    place, _, schema = cv.KINDS[first["kind"]].partition(":")
+    module = importlib.import_module(place)
+    if first["kind"] == "colvars":
+        return None
     try:
-        return read(path)
-    except FileNotFoundError:
+        parts = {"start": start} if "start" in inspect.signature(module.build).parameters else {}
+        made: cv.Variable = module.build(getattr(module, schema or "Config").model_validate(first), **parts)
+        return made
+    except (RarealError, ValueError, IndexError):
         return None
-    except DAMAGED as error:
-        warnings.warn(f"{path} cannot be read ({error}) and is left out of the plots", LeftOut, stacklevel=2)
-        return None
-
-
-class LeftOut(UserWarning):
-    """Something of the run cannot be shown."""
-
-
-@contextmanager
-def left_out() -> Iterator[list[str]]:
-    """Collect what could not be shown within the block, each once; the list is filled when the block ends."""
-    notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LeftOut)
-        yield notes
-    notes += dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, LeftOut))
-    for item in caught:
-        if not issubclass(item.category, LeftOut):
-            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -334,7 +313,7 @@ def _pulls(path: Path) -> list[Pull]:
     with np.load(path) as archive:
         pulls = [
             Pull(
-                *(archive[f"{k}/{name}"] for name in ("steps", "cv", "work", "energy_std", "force_std")),
+                **{name: archive[f"{k}/{name}"] for name in ("steps", "cv", "work", "energy_std", "force_std")},
                 walker=int(archive[f"{k}/walker"]),
                 seed=int(archive[f"{k}/seed"]),
                 row=k,
@@ -353,46 +332,15 @@ def _profile(path: Path) -> Profile:
 def _stages(folder: Path) -> dict[str, dict[str, Any]]:
     """The markers of a round's finished stages."""
     files = [file for file in folder.glob(f"*/{MARKER}") if file.is_file()]
-    read = [(file.parent.name, _attempt(file, read_json)) for file in files]
+    read = [(file.parent.name, attempt(file, read_json)) for file in files]
     found = [(name, marker) for name, marker in read if isinstance(marker, dict)]
     return dict(sorted(found, key=lambda item: str(item[1].get("finished", ""))))
-
-
-def _bought(stage: Path, number: int) -> list[Bought]:
-    """The labels of one stage: those that were had, then those that were not."""
-    told = _attempt(stage / "labels.csv", read_csv) or []
-    cached = {(row["origin"], row["walker"], row["step"]) for row in told if row.get("cached") is True}
-    had = _attempt(stage / "data.h5", lambda path: _labelled(path, number, stage.name, cached)) or []
-    lost = [
-        Bought(
-            number, stage.name, str(row["origin"]), int(row["walker"]), int(row["step"]), _number(row["cv"]),
-            np.nan, np.nan, False, str(row["failed"]),
-        )
-        for row in told if row.get("failed")
-    ]  # fmt: skip
-    return [*had, *lost]
-
-
-def _labelled(path: Path, number: int, stage: str, cached: set[tuple[Any, ...]]) -> list[Bought]:
-    """The frames of a data file (`rareal.data.dataset`), in their order, without geometries and forces."""
-    rows: list[tuple[int, Bought]] = []
-    with h5py.File(path, "r") as file:
-        for group in file.values():
-            origins = group["origin"].asstr()[:]
-            names = ("order", "walker", "step", "cv", "energies", "seconds")
-            for k, (order, walker, step, *numbers) in enumerate(
-                zip(*(group[name][:].tolist() for name in names), strict=True)
-            ):
-                origin = str(origins[k])
-                found = (origin, walker, step) in cached
-                rows.append((order, Bought(number, stage, origin, walker, step, *numbers, cached=found)))
-    return [label for _, label in sorted(rows, key=lambda row: row[0])]
 
 
 def _selection(path: Path) -> Selection:
     summary = read_json(path)["summary"]
     told = summary.get("threshold")
-    thresholds = [_number(value) for value in (told if isinstance(told, list) else [told])]
+    thresholds = [number(value) for value in (told if isinstance(told, list) else [told])]
     chosen = np.array(summary["chosen"], dtype=np.int64).reshape(-1, 2)
     return Selection(np.array(thresholds), chosen)
 
@@ -422,13 +370,9 @@ def _rupture(path: Path) -> Rupture:
 def _columns(path: Path) -> dict[str, Array]:
     rows = read_csv(path)
     names = rows[0] if rows else {}
-    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
+    return {name: np.array([number(row[name]) for row in rows]) for name in names}
 
 
 def finite(rows: list[dict[str, Any]], name: str) -> Array:
     """A column of ``rounds.csv`` [rounds], NaN where a cell is empty or the column is not there."""
-    return np.array([_number(row.get(name)) for row in rows])
+    return np.array([number(row.get(name)) for row in rows])
