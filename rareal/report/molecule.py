@@ -101,12 +101,12 @@ def _molecule(run: RunData, item: RoundData) -> Molecule:
     snapshots = []
     for name, row, reason in zip(names, rows, why, strict=True):
         bonds = _bonds(numbers, positions[row])
-        told = f"step {pull.steps[row]}, {run.cv_name} {pull.cv[row]:.3f}{SPACE + unit if unit else ''}"
-        told += "".join(f", {_pair(numbers, pair)} {_length(positions[row], pair):.2f}{SPACE}Å" for pair in chain)
+        told = [reason, f"step {pull.steps[row]}", f"{run.cv_name}: {pull.cv[row]:.3f}{SPACE + unit if unit else ''}"]
+        told += [f"{_pair(numbers, pair)}: {_length(positions[row], pair):.2f}{SPACE}Å" for pair in chain]
         snapshots.append(
             Snapshot(
                 title=name,
-                text=f"{reason}: {told}",
+                text="; ".join(told),
                 positions=_superposed(positions[row], flat),
                 bonds=bonds,
                 stretched=tuple(

@@ -59,8 +59,8 @@ KINDS: dict[str, Kind] = {
         "Work of the drive",
         "Work that the moving spring has done on the molecule, against the collective variable: thick the last round, "
         "black the label engine driven the same way. The dot is the largest work, W_max, which stands for the barrier; "
-        "it is no free energy, and on the average above it. After the break the work stays nearly level. Thin lines start from "
-        "other velocities: their spread is what W_max is uncertain by.",
+        "it is no free energy, and on average lies above one. After the break the work stays nearly level. Thin lines "
+        "start from other velocities: their spread is what W_max is uncertain by.",
         curves.draw_work,
         curves.table_work,
     ),
@@ -154,9 +154,18 @@ SETS = {
 """Suffix of the kinds, and what the frames are, of the sets that the last committee is judged on."""
 
 
+HOW_CALIBRATED = (
+    "The committee's std against its true error, logarithmic. Dashed: error = std. Dots: frames (atoms) in bins of "
+    "equal number by their std, root-mean-square error of each. Dots on the dashed line mean a std that can be "
+    "taken at its word; above it the committee is too sure of itself. Rising dots mean at least that the std finds "
+    "the bad frames. "
+)
+
+
 def judged_kinds(judgements: Mapping[str, Judgement]) -> dict[str, Kind]:
     """Parity and calibration, for the sets (keys of `SETS`) that there are."""
     kinds = {}
+    explained = max(judgements, default="")  # on the page the frames that were not learnt from come first
     for suffix, (name, remark) in SETS.items():
         if (found := judgements.get(suffix)) is None:
             continue
@@ -169,10 +178,7 @@ def judged_kinds(judgements: Mapping[str, Judgement]) -> dict[str, Kind]:
         )
         kinds[f"calibration{suffix}"] = Kind(
             f"Calibration, {frames}",
-            "The committee's std against its true error, logarithmic. Dashed: error = std. Dots: frames (atoms) in "
-            "bins of equal number by their std, root-mean-square error of each. Dots on the dashed line mean a std "
-            "that can be taken at its word; above it the committee is too sure of itself. Rising dots mean at least "
-            f"that the std finds the bad frames. {remark}",
+            f"{HOW_CALIBRATED if suffix == explained else ''}{remark}",
             partial(_shown, evaluation.draw_calibration, found.reliability),
             partial(_shown, evaluation.table_calibration, found.reliability),
         )

@@ -36,7 +36,7 @@
     Object.entries(data.labels).forEach(function ([k, text]) {
       viewer.addLabel(text, {
         position: atoms[k], fontSize: 12, fontColor: "#1c1f23", backgroundColor: "white", backgroundOpacity: 0.75,
-        alignment: "bottomCenter", inFront: true,
+        alignment: "bottomCenter", screenOffset: { x: 0, y: 20 }, inFront: true,
       });
     });
     viewers.push(viewer);
@@ -48,6 +48,7 @@
     const view = viewer.getView();
     view[3] = farthest;
     viewer.setView(view);
+    viewer.zoom(1.3);
     viewer.render();
   });
   viewers.forEach(function (viewer) {
