@@ -88,6 +88,8 @@ def draw_comparison(runs: dict[str, RunData]) -> Figure:
         axes.set_yscale("log")
         for limit in LIMITS:
             axes.axhline(limit, color="0.45", lw=0.9, ls="--", zorder=0)
+        axes.annotate(", ".join(f"{limit:g}" for limit in LIMITS) + " kcal/mol", (0.99, max(LIMITS)), va="bottom",
+                      xycoords=axes.get_yaxis_transform(), ha="right", color="0.35", fontsize=8.5)  # fmt: skip
     name_decades(grid[1, 0])
     _late(grid[0, 0], runs)
     grid[0, 0].set_ylabel(f"{BARRIERS[next(iter(runs.values())).barrier_kind]} (eV)")
@@ -118,7 +120,7 @@ def _references(axes: Any, runs: dict[str, RunData], looks: dict[str, tuple[str,
         if shared and k:
             break
         for panel in axes:
-            colour, label = ("black", "reference") if shared else (looks[name][0], None)
+            colour, label = ("black", f"reference, {mean:.3f} eV") if shared else (looks[name][0], None)
             panel.axhline(mean, color=colour, lw=1.2, ls="-" if shared else ":", label=label, zorder=1)
             if shared:
                 panel.axhspan(mean - KCAL_MOL, mean + KCAL_MOL, color="0.91", lw=0, zorder=0, label="± 1 kcal/mol")

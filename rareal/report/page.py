@@ -115,8 +115,8 @@ def page(
 
 
 def prose(text: str) -> str:
-    """Text for people as HTML: escaped, ``W_max`` with its index."""
-    return re.sub(r"\b([A-Z])_(max)\b", r"\1<sub>\2</sub>", escape(text))
+    """Text for people as HTML: escaped, ``W_max`` with its index, commands in backticks as such."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", re.sub(r"\b([A-Z])_(max)\b", r"\1<sub>\2</sub>", escape(text)))
 
 
 def _asset(name: str) -> str:
@@ -315,10 +315,10 @@ def _labels(run: RunData, state: Mapping[str, Any]) -> str:
     head = [
         ("For", ""),
         ("Bought", ""),
-        ("refused", "by the engine"),
-        ("from the cache", ""),
+        ("Refused", "by the engine"),
+        ("From the cache", ""),
         ("Engine", "s"),
-        ("per label", "s"),
+        ("Per label", "s"),
     ]
     text = table(head, rows)
     reasons = Counter(label.failed for label in run.labels if label.failed)

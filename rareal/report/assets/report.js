@@ -48,7 +48,7 @@
     const view = viewer.getView();
     view[3] = farthest;
     viewer.setView(view);
-    viewer.zoom(1.3);
+    viewer.zoom(1.12);
     viewer.render();
   });
   viewers.forEach(function (viewer) {
