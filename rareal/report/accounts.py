@@ -99,8 +99,8 @@ def table_labels(run: RunData) -> Table:
 
 
 def timed(run: RunData) -> list[RoundData]:
-    """The initial data and the rounds that have a finished stage."""
-    return [item for item in (run.initial, *run.rounds) if item.stages]
+    """The initial data and the rounds that have a finished stage whose marker tells its time."""
+    return [item for item in (run.initial, *run.rounds) if any(seconds(item, stage) for stage in item.stages)]
 
 
 def seconds(item: RoundData, stage: str) -> float:

@@ -89,7 +89,7 @@ def page(
         shown = {name: _figure(kind, run) for name, kind in kinds.items()}
         found = molecule(run)
         bodies = {
-            "barrier": _rounds(run),
+            "barrier": _rounds(run) + _said(run),
             "molecule": _molecule(found),
             "labels": _labels(run, state),
             "cost": _cost(run, provenance),
@@ -278,6 +278,16 @@ def _rounds(run: RunData) -> str:
         "<code>rounds.csv</code> in the run folder has every column.</p>"
     )
     return table([(name, unit) for _, name, unit, _ in columns], rows, ()) + remark
+
+
+def _said(run: RunData) -> str:
+    """What the stages noted."""
+    lines = [
+        f"<li>{f'round {item.number}' if item.number >= 0 else 'initial data'}: {escape(note)}</li>"
+        for item in (run.initial, *run.rounds)
+        for note in item.notes
+    ]
+    return f"<h3>Notes of the run</h3><ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _cell(value: Any, form: str) -> str:

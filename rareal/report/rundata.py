@@ -52,16 +52,32 @@ class Pull:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Thresholds of the score, one per trajectory or one for all, and the chosen (trajectory, row) pairs [K, 2]."""
+    """What was chosen of the judged trajectories.
+
+    Attributes
+    ----------
+    thresholds : of the score, one per judged trajectory, or one for all.
+    chosen : [K, 2] judged trajectory and row.
+    walkers : whose the judged trajectories are; empty where they are those of the archive, in its order.
+    """
 
     thresholds: Array
     chosen: NDArray[np.int64]
+    walkers: tuple[int, ...] = ()
 
-    def threshold(self, trajectory: int) -> float:
-        """Of one trajectory; nan where there is none."""
+    def is_of(self, judged: int, pull: Pull) -> bool:
+        """Whether a judged trajectory is that of a pull."""
+        return self.walkers[judged] == pull.walker if judged < len(self.walkers) else judged == pull.row
+
+    def threshold(self, pull: Pull) -> float:
+        """What the scores of a pull were compared with; nan where it was not judged."""
         if self.thresholds.size == 1:
             return float(self.thresholds[0])
-        return float(self.thresholds[trajectory]) if trajectory < self.thresholds.size else np.nan
+        return next((float(x) for k, x in enumerate(self.thresholds) if self.is_of(k, pull)), np.nan)
+
+    def rows(self, pull: Pull) -> list[int]:
+        """The chosen rows of a pull."""
+        return [row for k, row in self.chosen.tolist() if self.is_of(k, pull) and row < pull.steps.size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +159,16 @@ class RoundData:
     def stages(self) -> dict[str, dict[str, Any]]:
         """What the marker of every finished stage says, in the order in which they ended."""
         return _stages(self.folder)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the round's stages had to say, each thing once."""
+        said = [marker.get("summary") for marker in self.stages.values()]
+        said.append(attempt(self.folder / "train" / "training.json", read_json))
+        found = [str(note) for item in said if isinstance(item, dict) for note in item.get("notes") or []]
+        if self.profile is not None and self.profile.note:
+            found.append(self.profile.note)
+        return list(dict.fromkeys(found))
 
     @cached_property
     def labels(self) -> list[Bought]:
@@ -342,7 +368,7 @@ def _selection(path: Path) -> Selection:
     told = summary.get("threshold")
     thresholds = [number(value) for value in (told if isinstance(told, list) else [told])]
     chosen = np.array(summary["chosen"], dtype=np.int64).reshape(-1, 2)
-    return Selection(np.array(thresholds), chosen)
+    return Selection(np.array(thresholds), chosen, tuple(summary.get("walkers") or ()))
 
 
 def _path(path: Path) -> PathCheck:

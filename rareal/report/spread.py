@@ -91,9 +91,9 @@ def _panel(axes: Axes, run: RunData, item: RoundData, along: Callable[[Pull], An
     _series(axes, along(pull), 1000 * score(run, pull), lines, BLUE, 0.9, "checked walker", 2)
     if item.selection:
         # every walker may have its own: the one of the walker in the foreground
-        limit = 1000 * item.selection.threshold(pull.row)
+        limit = 1000 * item.selection.threshold(pull)
         axes.axhline(limit, color=ENGINE, lw=1, ls="--", zorder=3, label="threshold")
-        points = [(along(p)[row], 1000 * score(run, p)[row]) for p, row in chosen(item)]
+        points = [(along(p)[k], 1000 * score(run, p)[k]) for p in item.pulls for k in item.selection.rows(p)]
         if points:
             mark: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "none", "mec": VERMILLION, "mew": 0.8, "ms": 3.2}
             axes.plot(*zip(*points, strict=True), **mark, zorder=4, label="selected")
@@ -111,24 +111,15 @@ def _series(axes: Axes, x: Any, y: Array, lines: bool, colour: str, width: float
     axes.plot(x, y, color=colour, zorder=order, label=label, **style)
 
 
-def chosen(item: RoundData) -> list[tuple[Pull, int]]:
-    """The pulls and rows of the frames that were chosen to be labelled."""
-    if item.selection is None:
-        return []
-    pulls = {pull.row: pull for pull in item.pulls}
-    pairs = [(pulls[k], int(row)) for k, row in item.selection.chosen.tolist() if k in pulls]
-    return [(pull, row) for pull, row in pairs if row < pull.steps.size]
-
-
 def table_uncertainty(run: RunData) -> Table:
     """Every step of every walker, with the threshold that held and whether it was chosen."""
     found = [(item, pull) for item in run.rounds for pull in item.pulls]
     marks, thresholds = [], []
     for item, pull in found:
         mark = np.zeros(pull.steps.size, dtype=bool)
-        mark[[row for of, row in chosen(item) if of is pull]] = True
+        mark[item.selection.rows(pull) if item.selection else []] = True
         marks.append(mark)
-        limit = item.selection.threshold(pull.row) if item.selection else np.nan
+        limit = item.selection.threshold(pull) if item.selection else np.nan
         thresholds.append(np.full(pull.steps.size, limit))
     columns = {
         **walked(run, [(item.number, pull) for item, pull in found]),

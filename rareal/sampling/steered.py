@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from rareal.cv import Variable
+from rareal.cv import KINDS, Variable
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling.base import Dynamics, LammpsSampler
 from rareal.schema import Misfit
@@ -37,7 +37,10 @@ class Config(Dynamics):
     frame_interval: int = Field(1, ge=1, description="keep the positions of every so many steps")
 
     def check_against(self, config: Any) -> None:
-        """Refuse a spring that does not move."""
+        """Refuse a spring that does not move, and a variable that has no two ends for it."""
+        super().check_against(config)
+        if getattr(config.cv[0], "kind", "") in KINDS.keys() - {"distance"}:
+            raise Misfit("kind", "steered MD pulls at a distance; the first variable of `cv` is none")
         if self.velocity == 0:
             raise Misfit("velocity", "a spring that stands still drives nothing; give e.g. '1 angstrom/ps'")
 
