@@ -23,7 +23,7 @@ from rareal.reporting import write_comparison, write_kinds, write_report
 from rareal.units import KCAL_MOL
 from rareal.untrained import write_untrained
 
-SECTIONS = "barrier curves molecule path uncertainty errors learning labels cost provenance".split()
+SECTIONS = [
     "barrier",
     "curves",
     "molecule",
