@@ -27,10 +27,11 @@ file: mail it, print it.
 PLOT_HELP = """Draw a run: PNG, and the numbers as CSV, into RUN/plots.
 
 KIND, one or several: barrier_convergence, work (of the drive), profile (free or potential energy along the \
-coordinate), path (committee and engine along the checked path), rupture (quasi-static), uncertainty_cv and \
-uncertainty (disagreement along the coordinate and in time), learning, labels (where they were spent), cost (time by \
-stage), parity and calibration (of the last committee on what it learnt from), parity_unseen and calibration_unseen \
-(on frames labelled afterwards), or all, which it is if not given.
+coordinate), free_energy (the last round's surface), barrier_time (free-energy barrier and sampling time), path \
+(committee and engine along the checked path), rupture (quasi-static), uncertainty_cv and uncertainty (disagreement \
+along the coordinate and in time), learning, labels (where they were spent), cost (time by stage), parity and \
+calibration (of the last committee on what it learnt from), parity_unseen and calibration_unseen (on frames labelled \
+afterwards), or all, which it is if not given.
 
 The names of the columns end in their units.
 

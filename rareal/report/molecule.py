@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rareal.bonds import BONDED, stretches
 from rareal.event import Event, find_event
-from rareal.records import Array
+from rareal.records import Array, Profile
 from rareal.report.reading import DAMAGED, LeftOut
 from rareal.report.rundata import Pull, RoundData, RunData
 
@@ -129,18 +129,35 @@ def _rows(item: RoundData, pull: Pull, event: Event | None) -> tuple[tuple[int, 
     last = pull.steps.size - 1
     if event is not None:
         # a drive's largest work may come long after the event: what is left is still dragged along
-        top = event.onset + int(np.argmax(_energy(item, pull)[event.onset : event.end + 1]))
+        during = slice(event.onset, event.end + 1)
+        thermal = item.profile is not None and item.profile.kind == "free energy"
+        height, what = (
+            (_height(item.profile, pull.cv[during]), "top of the free energy") if thermal else
+            (_energy(item, pull)[during], "highest energy")
+        )  # fmt: skip
+        top = event.onset + int(np.argmax(height))
         late = min(event.end + AFTERMATH, last)
-        return (0, top, late), ("first frame", "highest energy while bonds change", "bonds have changed")
+        return (0, top, late), ("first frame", f"{what} while bonds change", "bonds have changed")
     if pull.work.any():
         return (0, pull.summit, last), ("first frame", "largest work", "last frame")
     far = int(np.argmax(np.abs(pull.cv - pull.cv[0])))
     if item.profile is not None and np.isfinite(item.profile.energy).any():
-        peak = float(item.profile.coordinate[np.nanargmax(item.profile.energy)])
-        top = int(np.argmin(np.abs(pull.cv - peak)))
-        return (0, top, far), ("first frame", "nearest to the top of the profile", "farthest from the start")
+        between = np.nonzero((pull.cv - pull.cv[0]) * (pull.cv - pull.cv[far]) <= 0)[0]
+        top = int(between[np.argmax(_height(item.profile, pull.cv[between]))])
+        return (0, top, far), ("first frame", "highest in the profile on the way", "farthest from the start")
     middle = int(np.argmin(np.abs(pull.cv - (pull.cv[0] + pull.cv[far]) / 2)))
     return (0, middle, far), ("first frame", "half way", "farthest from the start")
+
+
+def _height(profile: Profile | None, cv: Array) -> Array:
+    """The profile's energy at these values of its coordinate; the lowest there is where it says nothing."""
+    if profile is None:
+        return np.zeros(len(cv))
+    known = np.isfinite(profile.energy)
+    order = np.argsort(profile.coordinate[known])
+    low = float(profile.energy[known].min())
+    found: Array = np.interp(cv, profile.coordinate[known][order], profile.energy[known][order], left=low, right=low)
+    return found
 
 
 def _energy(item: RoundData, pull: Pull) -> Array:

@@ -30,13 +30,13 @@ from rareal.units import KCAL_MOL
 ASSETS = files("rareal.report") / "assets"
 VIEWER, LICENCE = "3Dmol-min.js", "3Dmol-LICENSE.txt"
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-LARGEST_SVG = 120_000
-"""Bytes; a drawing with more lines than fit into them is smaller as pixels."""
+LARGEST_SVG, MOST_POINTS = 120_000, 4000
+"""Bytes, and points of curves and clouds: a drawing with more is smaller as pixels."""
 
 DOTS_PER_INCH = 130
 SECTIONS = {
     "barrier": ("Barrier", ("barrier_convergence",)),
-    "curves": ("Work and energy curves", ("work", "profile")),
+    "curves": ("Work and energy curves", ("work", "profile", "free_energy", "barrier_time")),
     "molecule": ("The molecule", ()),
     "path": ("Held against the label engine", ("path", "rupture")),
     "uncertainty": ("Uncertainty", ("uncertainty_cv", "uncertainty")),
@@ -136,8 +136,10 @@ def _figure(kind: Kind, run: RunData) -> str:
 
 def _picture(figure: Figure) -> str:
     """A figure as a ``data:`` address: lines where they are few, pixels where they are many."""
-    kind, content = "svg+xml", style.svg(figure)
-    if len(content) > LARGEST_SVG:
+    lines = sum(len(np.atleast_1d(line.get_xdata())) for axes in figure.axes for line in axes.get_lines())
+    clouds = sum(len(np.asarray(item.get_offsets())) for axes in figure.axes for item in axes.collections)
+    kind, content = "svg+xml", style.svg(figure) if lines + clouds < MOST_POINTS else b""
+    if not 0 < len(content) <= LARGEST_SVG:
         kind, content = "png", style.png(figure, DOTS_PER_INCH)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -274,7 +276,7 @@ def _rounds(run: RunData) -> str:
         return "<p>No round has finished yet.</p>"
     rows = [[_cell(row.get(name), form) for name, _, _, form in columns] for row in run.rows]
     remark = (
-        "<p>Errors are committee minus label engine; s.e. is the standard error over the walkers. "
+        "<p>Errors are committee minus label engine; s.e. is the standard error. "
         "<code>rounds.csv</code> in the run folder has every column.</p>"
     )
     return table([(name, unit) for _, name, unit, _ in columns], rows, ()) + remark

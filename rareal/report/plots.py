@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from rareal.errors import RunFolderError
-from rareal.report import accounts, convergence, curves, evaluation, spread
+from rareal.report import accounts, convergence, curves, evaluation, spread, surface
 from rareal.report.evaluation import Parity, Reliability
 from rareal.report.rundata import RunData
 from rareal.report.style import STYLE, Table, write_png, write_table
@@ -46,12 +46,12 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "barrier_convergence": Kind(
         "Barrier, round by round",
-        "Left: the barrier of each round, with its standard error over the walkers where there are several. Black "
-        "line: the label engine's own barrier, made the same way; the light band is ± 1 kcal/mol, the dark one its "
-        "standard error. A converged run stays on the line, or, without one, at rest. Right: errors on a logarithmic "
-        "scale. “Along its own path” is the largest difference between committee and engine at frames of the path that "
-        "the committee itself has driven; it needs no reference, and a run is not converged before it is below the "
-        "dashed lines. The second line of the axis counts the labels bought so far.",
+        "Left: the barrier of each round with its standard error. Black line: the label engine's own barrier, made "
+        "the same way; the light band is ± 1 kcal/mol, the dark one its standard error. A converged run stays on the "
+        "line, or, without one, at rest. Right: errors on a logarithmic scale. “Along its own path” is the largest "
+        "difference between committee and engine at frames of the path that the committee itself has driven; it needs "
+        "no reference, and a run is not converged before it is below the dashed lines. The second line of the axis "
+        "counts the labels bought so far.",
         convergence.draw_barrier,
         convergence.table_barrier,
     ),
@@ -72,12 +72,30 @@ KINDS: dict[str, Kind] = {
         curves.draw_profile,
         curves.table_profile,
     ),
+    "free_energy": Kind(
+        "Free energy of the last round",
+        "What the frames of the last round give, weighted by the bias that acted on them. With one collective "
+        "variable beside it what the hills alone say (dotted): the two should agree. With two a map: circles are the "
+        "minima, the cross is the saddle between them, the white line the way over it; white areas have not been "
+        "visited.",
+        surface.draw_free_energy,
+        surface.table_free_energy,
+    ),
+    "barrier_time": Kind(
+        "Barrier and sampling time",
+        "The barrier there and back as it would have been from the frames up to each time, round by round. A curve "
+        "that still drifts at its end wants longer sampling.",
+        surface.draw_barrier_time,
+        surface.table_barrier_time,
+    ),
     "path": Kind(
         "Committee and engine along the checked path",
         "The latest rounds. Above: energies of frames that the committee has visited by itself, from the label engine "
         "(circles) and from the committee (line), each relative to the first frame. Below: their difference; the grey "
         "band is ± 0.5 kcal/mol. Frames are evenly spaced here; those in the shaded part lie within the break, which "
-        "takes a small part of the time and has a large part of the frames. The largest difference is the path error.",
+        "takes a small part of the time and has a large part of the frames. The largest difference is the path error; "
+        "where a temperature is sampled, means over stretches of the collective variable are compared instead of "
+        "frames.",
         curves.draw_path,
         curves.table_path,
     ),

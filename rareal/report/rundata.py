@@ -161,6 +161,11 @@ class RoundData:
         return _stages(self.folder)
 
     @cached_property
+    def free_energy(self) -> dict[str, Array] | None:
+        """The surface of a sampler that gives one (`rareal.freeenergy.analysis.FreeEnergy`), by its fields."""
+        return attempt(self.folder / "sample" / "free_energy.npz", _arrays)
+
+    @cached_property
     def notes(self) -> list[str]:
         """What the round's stages had to say, each thing once."""
         said = [marker.get("summary") for marker in self.stages.values()]
@@ -282,14 +287,12 @@ class RunData:
     @property
     def cv_column(self) -> str:
         """The collective variable as the head of a column."""
-        unit = self.cv_unit
-        return f"cv_{COLUMN_UNITS.get(unit, unit.replace('/', '_').replace(' ', '_'))}" if unit else "cv"
+        return "cv" + column_unit(self.cv_label)
 
     @property
     def cv_unit(self) -> str:
         """The unit of the collective variable; empty where it has none."""
-        found = re.search(r"\(([^()]*)\)$", self.cv_label)
-        return found[1] if found else ""
+        return _unit(self.cv_label)
 
     @property
     def cv_name(self) -> str:
@@ -301,6 +304,23 @@ class RunData:
     def cv_label(self) -> str:
         """Name and unit of the collective variable for an axis."""
         return cv.axis(self.config.get("cv"))
+
+    @property
+    def cv_labels(self) -> list[str]:
+        """Names and units of all collective variables."""
+        tree = self.config.get("cv")
+        return [cv.axis(section) for section in tree] if isinstance(tree, list) else [cv.axis(tree)]
+
+
+def _unit(label: str) -> str:
+    found = re.search(r"\(([^()]*)\)$", label)
+    return found[1] if found else ""
+
+
+def column_unit(label: str) -> str:
+    """What the head of a column ends in for a variable with this label: ``_A`` for Å; empty for a pure number."""
+    unit = _unit(label)
+    return f"_{COLUMN_UNITS.get(unit, unit.replace('/', '_').replace(' ', '_'))}" if unit else ""
 
 
 def _structure(path: Path) -> Frame:
@@ -353,6 +373,11 @@ def _profile(path: Path) -> Profile:
     with np.load(path) as archive:
         found = {item.name: archive[item.name] for item in fields(Profile)}
     return Profile(**{name: value.item() if value.ndim == 0 else value for name, value in found.items()})
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Any]]:

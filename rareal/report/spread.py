@@ -107,7 +107,8 @@ def _panel(axes: Axes, run: RunData, item: RoundData, along: Callable[[Pull], An
 
 def _series(axes: Axes, x: Any, y: Array, lines: bool, colour: str, width: float, label: str, order: int) -> None:
     """In time a line; along a variable that goes back and forth dots."""
-    style: dict[str, Any] = {"lw": width} if lines else {"ls": "", "marker": ".", "ms": 1.2 * width, "mew": 0}
+    size = width * (1.2 if len(x) > 2000 else 3.0)
+    style: dict[str, Any] = {"lw": width} if lines else {"ls": "", "marker": ".", "ms": size, "mew": 0}
     axes.plot(x, y, color=colour, zorder=order, label=label, **style)
 
 

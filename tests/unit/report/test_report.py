@@ -238,7 +238,7 @@ def test_a_free_energy_is_drawn_with_its_error(run: Path, tmp_path: Path) -> Non
     rows = read_csv(written[1])
     assert [row["energy_eV"] for row in rows if row["round"] == 1] == np.sin(coordinate).tolist()
     assert {row["kind"] for row in rows} == {"free energy"}
-    assert "round 1: hills <overlap>" in Page(write_report(run).read_text(encoding="utf-8")).text
+    assert RunData(run).rounds[1].notes == ["walker 1: <lost> atoms", "hills <overlap>"]
 
 
 def test_comparison_of_runs(run: Path, tmp_path: Path) -> None:
