@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
         "Energy along the coordinate",
         "The profile that the sampler gives along the collective variable, round by round, with its standard error "
         "where it is known; black the label engine's own. The barrier is the highest point between the two states, "
-        "from the lower of the first one. Curves that no longer change from round to round have converged.",
+        "measured from the first one. Curves that no longer change from round to round have converged.",
         curves.draw_profile,
         curves.table_profile,
     ),

@@ -33,8 +33,7 @@ def draw_free_energy(run: RunData) -> Figure | None:
     axes = figure.subplots()
     if last["coordinates"].shape[1] == 2:
         _map(figure, axes, last)
-        for name, label in zip((axes.set_xlabel, axes.set_ylabel), run.cv_labels, strict=False):
-            name(label)
+        axes.set(**dict(zip(("xlabel", "ylabel"), run.cv_labels, strict=False)))
         axes.set_title(f"round {item.number}", loc="left")
     else:
         _curve(axes, last, f"round {item.number}")

@@ -241,6 +241,30 @@ def test_a_free_energy_is_drawn_with_its_error(run: Path, tmp_path: Path) -> Non
     assert RunData(run).rounds[1].notes == ["walker 1: <lost> atoms", "hills <overlap>"]
 
 
+def test_a_surface_of_two_variables_and_its_barrier_in_time(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["cv"] = [{"kind": "dihedral", "atoms": [3, 1, 2, 6]}, {"kind": "distance", "atoms": [1, 2]}]
+    write_text(run / "config.yaml", yaml.safe_dump(config))
+    first, second = np.meshgrid(np.linspace(-170, 170, 18), np.linspace(1.4, 3.4, 6), indexing="ij")
+    energy = (0.2 * (1 - np.cos(np.radians(2 * first))) + (second - 2) ** 2).ravel()
+    energy[0] = np.inf  # not visited
+    surface = {
+        "coordinates": np.stack([first.ravel(), second.ravel()], axis=1), "energy": energy, "error": 0.01 * energy,
+        "hills": energy + 0.02, "shape": np.array([18, 6]), "first": np.array([-10, 2]), "second": np.array([170, 2]),
+        "saddle": np.array([-90, 2]), "way": np.array([51, 45, 3, 105]), "times": np.array([100, 200]),
+        "so_far": np.array([0.3, 0.4]), "so_far_reverse": np.array([np.nan, 0.39]),
+    }  # fmt: skip
+    write_npz(run / "round-001" / "sample" / "free_energy.npz", **surface)
+    write_kinds(run, ["free_energy", "barrier_time"], tmp_path)
+    rows = read_csv(tmp_path / "free_energy.csv")
+    assert [row["cv1_deg"] for row in rows] == first.ravel().tolist()
+    assert [row["cv2_A"] for row in rows] == second.ravel().tolist()
+    assert [row["free_energy_eV"] for row in rows] == [None, *energy[1:].tolist()]
+    so_far = read_csv(tmp_path / "barrier_time.csv")
+    told = [(row["round"], row["steps"], row["barrier_eV"], row["barrier_back_eV"]) for row in so_far]
+    assert told == [(1, 100, 0.3, None), (1, 200, 0.4, 0.39)]
+
+
 def test_comparison_of_runs(run: Path, tmp_path: Path) -> None:
     make_reference(tmp_path / "other" / "chain-reference")
     other = make_run(tmp_path / "other" / "chain", rounds=3)
