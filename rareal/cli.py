@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands import labels, results, start
-from rareal.commands.options import ConfigFile, DatasetArgument, Quiet, RunArgument, Units, resumable
+from rareal.commands import labels, reports, results, start
+from rareal.commands.options import ConfigFile, DatasetArgument, Quiet, Units, resumable
 from rareal.errors import RarealError
 
 app = typer.Typer(
@@ -91,18 +91,6 @@ def reference(
         found = build_reference(config, folder, seeds, shown)
     typer.echo(describe(found))
     typer.echo(f"Reference in {folder}")
-
-
-@app.command()
-def plot(run_folder: RunArgument) -> None:
-    """Draw RUN/plots/ anew."""
-    from rareal.status import status as read_status
-
-    read_status(run_folder)  # refuses a folder that is no run
-    from rareal.report.plots import plot_run
-
-    plot_run(run_folder)
-    typer.echo(f"Plots in {run_folder / 'plots'}")
 
 
 TRAIN_HELP = """Train a committee on a labelled data set; by itself, without the loop.
@@ -232,7 +220,7 @@ def _lammps_version() -> str:
     return text.strip().partition("\n")[0].partition(" - ")[2] or "unknown version"
 
 
-for group in (results, labels):
+for group in (results, reports, labels):
     app.add_typer(group.app)
 
 

@@ -214,8 +214,8 @@ def test_status_is_watched_until_the_run_ends(case: Path, command: Command) -> N
     assert [json.loads(line)["state"] for line in out.splitlines()] == ["finished"]
 
 
-def test_status_and_plot_want_a_run_folder(case: Path, command: Command) -> None:
-    for verb in ("status", "plot"):
+def test_what_reads_a_run_wants_a_run_folder(case: Path, command: Command) -> None:
+    for verb in ("status", "plot", "report", "compare"):
         code, _, error = command(verb, ".")
         assert code == 1
         assert "this is no run folder" in error
