@@ -224,7 +224,7 @@ class Live:
         self.note(describe(row, self._before))
         self._before = row
         self._looked = -math.inf
-        self._bars.update(self._rounds, advance=1)
+        self._bars.update(self._rounds, advance=1, left="")
 
     def note(self, text: str) -> None:
         """See `Display`."""

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from commandline import Command
 
 from rareal import plugin
@@ -285,6 +286,39 @@ def test_dry_run_writes_the_scripts_of_a_round_and_runs_nothing(case: Path, comm
     assert done.returncode == 0, done.stdout[-2000:]
     code, _, error = command("run", "hexane.yaml", "--dry-run")
     assert (code, "holds other files" in error) == (1, True)
+
+
+SAMPLERS = {
+    "md": ("{kind: md, steps: 20, equilibration: 10}", "in.md"),
+    "umbrella": ("{kind: umbrella, first: 6.5, last: 7, windows: 2, walkers: 1, steps: 20}", "in.umbrella"),
+    "metadynamics": ("{kind: metadynamics, steps: 20, biased: [{hill_width: 0.1, range: [6, 9]}]}", "in.metadynamics"),
+    "udd": ("{kind: udd, steps: 20}", "in.md"),
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_dry_run_of_every_sampler(case: Path, command: Command, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Nothing runs, not even what a bias would be measured with."""
+    section, name = SAMPLERS[kind]
+    data = yaml.safe_load((case / "hexane.yaml").read_text())
+    data |= {"sampler": yaml.safe_load(section), "model": {"hidden": {"C": [8], "H": [8]}}}
+    (case / "other.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("RAREAL_LMP", "/no/such/program")
+    code, out, error = command("run", "other.yaml", "--dry-run", "--dir", "dry")
+    assert code == 0, error
+    scripts = {Path(line).name for line in out.splitlines()}
+    assert name in scripts
+    assert all(Path(line).is_file() for line in out.splitlines())
+
+
+def test_dry_run_of_what_runs_no_lammps(case: Path, command: Command) -> None:
+    shutil.copy(case / "hexane.xyz", case / "product.xyz")
+    data = yaml.safe_load((case / "hexane.yaml").read_text())
+    (case / "neb.yaml").write_text(yaml.safe_dump(data | {"sampler": {"kind": "neb", "product": "product.xyz"}}))
+    code, _, error = command("run", "neb.yaml", "--dry-run")
+    assert code == 2
+    assert "writes no LAMMPS scripts" in error
+    assert not (case / "runs").exists()
 
 
 def test_plugin(command: Command) -> None:
