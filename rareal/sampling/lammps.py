@@ -21,7 +21,7 @@ from ase.data import atomic_masses, chemical_symbols
 
 from rareal.errors import SamplingError
 from rareal.protocols import Progress
-from rareal.records import Frame
+from rareal.records import Array, Frame
 
 DATA, TABLE, DUMP, LOG, SCREEN = "start.data", "drive.dat", "drive.dump", "log.lammps", "screen.txt"
 MARGIN = 10.0
@@ -53,8 +53,8 @@ def boundary(frame: Frame) -> str:
     return " ".join("p" if periodic else "m" for periodic in frame.pbc)
 
 
-def data_file(frame: Frame) -> str:
-    """A LAMMPS data file (``atom_style atomic``, ``units metal``).
+def data_file(frame: Frame, velocities: Array | None = None) -> str:
+    """A LAMMPS data file (``atom_style atomic``, ``units metal``); ``velocities`` [N, 3] in Å/ps.
 
     Raises
     ------
@@ -81,6 +81,9 @@ def data_file(frame: Frame) -> str:
         f"{k} {kind} {x:.12f} {y:.12f} {z:.12f}"
         for k, (kind, (x, y, z)) in enumerate(zip(types, frame.positions, strict=True), start=1)
     ]
+    if velocities is not None:
+        lines += ["", "Velocities", ""]
+        lines += [f"{k} {x:.12f} {y:.12f} {z:.12f}" for k, (x, y, z) in enumerate(velocities, start=1)]
     return "\n".join(lines) + "\n"
 
 
