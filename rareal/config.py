@@ -94,7 +94,13 @@ KINDS: dict[str, Kinds] = {
             "parsl": "rareal.execution.parsl",
         }
     ),
-    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "initial": Kinds(
+        {
+            "md": "rareal.sampling.initial",
+            "normal_modes": "rareal.sampling.normal_modes",
+            "displacement": "rareal.sampling.displacement",
+        }
+    ),
     "model": Kinds(
         {
             "ani": "rareal.models.ani",
@@ -113,7 +119,13 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
+    "sampler": Kinds(
+        {
+            "steered": "rareal.sampling.steered",
+            "md": "rareal.sampling.md",
+            "udd": "rareal.sampling.udd",
+        }
+    ),
     "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),

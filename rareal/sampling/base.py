@@ -8,6 +8,7 @@ any other potential may stand there, which is how a sampler is tested against cl
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from rareal.cv import Variable
@@ -24,7 +26,7 @@ from rareal.files import write_text
 from rareal.plugin import lmp_command, lmp_environment
 from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
-from rareal.sampling import lammps, resume
+from rareal.sampling import bias, lammps, resume
 from rareal.sampling.trajectory import assemble, read_dump, read_table
 from rareal.schema import Section
 from rareal.units import Temperature, Time
@@ -51,6 +53,9 @@ class Dynamics(Section):
         None, description="structure that a walker starts from, relative to the YAML, where it is not the run's own"
     )
     driver: Literal["mean", "best"] = Field("mean", description="committee mean, or the best member's surface")
+    uncertainty_bias: bias.UncertaintyBias | None = Field(
+        None, description="a bias towards what the committee disagrees on; {} for the rule with its defaults"
+    )
     patience: float = Field(600.0, gt=0, description="seconds without output after which a drive counts as hung")
     keep_dumps: bool = Field(False, description="keep LAMMPS's own trajectory files beside the round's archive")
 
@@ -181,8 +186,12 @@ class LammpsSampler(ABC):
         """
         settings = self.config.of(walker.number)
         driver = "mean" if settings.driver == "mean" else str(best_member(model) + 1)
+        try:
+            options = f"drive {driver} {self.bias(model, folder, walker, driver)}".rstrip()
+        except SamplingError as error:
+            return self.nothing(walker, str(error))
         # relative, so that a run folder can be moved
-        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, driver))
+        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
         trajectory = self.collect(run, walker)
@@ -196,9 +205,32 @@ class LammpsSampler(ABC):
             (folder / lammps.DUMP).unlink(missing_ok=True)
         return trajectory
 
-    def committee(self, model: str, walker: Walker, driver: str) -> str:
-        """The potential block of the committee in the file ``model``."""
-        options = f"drive {driver}"
+    def nothing(self, walker: Walker, why: str) -> Trajectory:
+        """A trajectory without frames, of a drive that did not begin."""
+        nowhere = np.empty((0, len(walker.start.numbers), 3))
+        return assemble({}, np.empty(0, dtype=np.int64), nowhere, self.variables, walker.number, walker.seed, why)
+
+    def bias(self, model: Path, folder: Path, walker: Walker, driver: str) -> str:
+        """The pair style's keyword of the bias towards disagreement; empty where none is asked for.
+
+        Raises
+        ------
+        SamplingError
+            See `rareal.sampling.bias.measure`.
+        """
+        settings = self.config.of(walker.number)
+        wanted: bias.UncertaintyBias | None = settings.uncertainty_bias
+        if wanted is None:
+            return ""
+        scale = math.nan
+        if not wanted.given:
+            path = os.path.relpath(model, folder / bias.FOLDER)
+            block = committee(path, lammps.elements(walker.start), f"drive {driver}")
+            scale = bias.measure(folder, walker, settings, block)
+        return wanted.keyword(settings.temperature, scale)
+
+    def committee(self, model: str, walker: Walker, options: str) -> str:
+        """The potential block of the committee in the file ``model``; ``options`` are keywords of the pair style."""
         if walker.halt is not None:
             halt = walker.halt
             options += f" halt {halt.score} {halt.above:.10g} patience {halt.patience} halt_file {TRUSTED}"

@@ -65,7 +65,7 @@ def placed(walker: Walker) -> Frame:
 
 
 def last_step(walker: Walker, steps: int, interval: int) -> int:
-    """The step at which a part of a drive of ``steps`` steps ends, if nothing stops it: one with a frame, or the end."""
+    """The step at which a part of a drive of ``steps`` steps ends if nothing stops it: one with a frame, or the end."""
     if walker.until is None:
         return steps
     return min(steps, -(-walker.until // interval) * interval)
@@ -114,6 +114,8 @@ def keep_segment(folder: Path, walker: Walker, trajectory: Trajectory, steps: in
             "step": step,
             "interval": interval,
         }
+        if len(trajectory.cells[row]):
+            arrays["cell"] = trajectory.cells[row]
     write_npz(folder / SEGMENT, **arrays)
 
 
@@ -147,7 +149,7 @@ def load_segment(folder: Path) -> Segment:
         known: Ending = next(name for name in get_args(Ending) if name == ending)
         if "step" not in archive:
             return Segment(known, None)
-        cell = archive["cell"] if "cell" in archive else None
+        cell = archive.get("cell")
         where = archive["positions"], archive["velocities"], int(archive["step"])
         return Segment(known, Snapshot(*where, cell, int(archive["interval"])))
 
@@ -170,5 +172,7 @@ def joined(resume: Snapshot, last: Trajectory) -> Trajectory:
     """
     rest = last.rows(last.steps > resume.step) if resume.parts else last
     parts = [part.rows(part.steps % resume.interval == 0, note="") for part in read_parts(resume.parts)]
-    every = {name: np.concatenate([getattr(part, name) for part in (*parts, rest)]) for name in TIME_SERIES}
+    every: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in (*parts, rest)]) for name in TIME_SERIES
+    }
     return replace(rest, **every)

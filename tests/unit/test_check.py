@@ -15,6 +15,7 @@ from rareal.check import RUPTURE, Check, Findings, Members, change, figures, mee
 from rareal.records import Array, Frame, Label, LabeledFrame, Trajectory
 from rareal.reference import Reference
 from rareal.rupture import Rupture, load, rupture, telling_positions
+from rareal.sampling.steered import Config as Steered
 from rareal.sampling.steered import SteeredMD
 from rareal.testing.engines import Bond, MorseChain
 from rareal.units import KCAL_MOL
@@ -129,7 +130,7 @@ def test_figures_against_a_reference(tmp_path: Path, broken: Rupture) -> None:
     stage = check(rupture={"max_calls": 4000})
     stage.pull_apart(tmp_path, Path())
     stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
-    sampler = SteeredMD(None, (), START)
+    sampler = SteeredMD(Steered(), (), START)
     ours = sampler.barrier([], [pull(1), pull(2)])
     theirs = [replace(p, work=p.work + shift) for p, shift in ((pull(1), 0.1), (pull(2), 0.1), (pull(3), 9.0))]
     known = Reference("morse", (tmp_path,) * 3, tuple(theirs), (None,) * 3, sampler.barrier([], theirs), broken)
@@ -158,7 +159,7 @@ def test_nothing_is_pulled_apart_where_no_two_atoms_are(tmp_path: Path) -> None:
     assert stage.pull_apart(tmp_path, Path()) == []
     stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
     assert stage.load(tmp_path).rupture is None
-    row = figures(stage.load(tmp_path), SteeredMD(None, (), START).barrier([], [pull()]))
+    row = figures(stage.load(tmp_path), SteeredMD(Steered(), (), START).barrier([], [pull()]))
     assert "rupture_energy_eV" not in row
     assert change(row, {"barrier_eV": row["barrier_eV"] - 0.2}) == pytest.approx(0.2)
 
