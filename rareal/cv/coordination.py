@@ -2,7 +2,7 @@
 
 In a periodic structure pairs count through the nearest image, in the cell of the starting structure, as Colvars does it
 in LAMMPS: a molecule on a slab must not lose its neighbours by crossing a face of the cell. All other variables are
-taken through space.
+taken through space. Where a barostat changes the cell, the value that LAMMPS has differs for pairs across a face.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def evaluate(task: Task) -> Array:
     program.command(f"fix values all colvars {INPUT} output {OUTPUT}")
     program.command(f"run {len(task.positions) - 1}")
     program.close()
-    return _read(Path(f"{OUTPUT}.colvars.traj"), len(task.positions))
+    return _trajectory(Path(f"{OUTPUT}.colvars.traj"), len(task.positions))
 
 
 def _box(task: Task) -> str:
@@ -162,11 +162,11 @@ def _folded(task: Task) -> Array:
     return result
 
 
-def _read(path: Path, frames: int) -> Array:
+def _trajectory(path: Path, frames: int) -> Array:
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     if any("(" in word for words in lines[:1] for word in words):
         raise SamplingError("Error: the variable is a vector; a collective variable here is one number")
-    values = np.array([[float(word) for word in words[1:]] for words in lines])
+    values: Array = np.array([[float(word) for word in words[1:]] for words in lines])
     if len(values) != frames:
         raise SamplingError(f"Colvars gave {len(values)} values for {frames} frames")
     return values

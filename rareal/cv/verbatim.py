@@ -1,6 +1,7 @@
 """A `colvar` block of Colvars, given as text: whatever Colvars can compute is a collective variable.
 
-Its values come from Colvars itself, in one run of LAMMPS for all frames.
+Its values come from Colvars itself, in one run of LAMMPS for all frames. The block is tried out on the starting
+structure when the YAML is read, which takes a second or two.
 """
 
 from __future__ import annotations

@@ -211,7 +211,8 @@ def _selection(path: Path) -> Selection:
     summary = read_json(path)["summary"]
     threshold = summary.get("threshold")
     chosen = np.array(summary["chosen"], dtype=np.int64).reshape(-1, 2)
-    return Selection(np.nan if threshold is None else float(threshold), chosen)
+    # one per walker; where they differ the highest, above which all agree
+    return Selection(np.nan if threshold is None else float(np.max(threshold)), chosen)
 
 
 def _path(path: Path) -> PathCheck:

@@ -6,6 +6,7 @@ that an angle may be driven round past its period.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,12 @@ class Leg:
         return replace(self, start=start, steps=self.steps - gone, first=self.first + gone)
 
 
+def width(block: str) -> float:
+    """What Colvars divides a variable by before its force constants apply: 1 where the block does not say."""
+    found = re.search(r"^\s*width\s+(\S+)", block, re.MULTILINE | re.IGNORECASE)
+    return float(found[1]) if found else 1.0
+
+
 def spring(block: str, name: str, leg: Leg, constant: float) -> str:
     """The Colvars file of a leg.
 
@@ -58,7 +65,7 @@ def spring(block: str, name: str, leg: Leg, constant: float) -> str:
     lines += [f"  colvars {name}", f"  centers {leg.start:.15g}"]
     if moving:
         lines += [f"  targetCenters {leg.end:.15g}", f"  targetNumSteps {leg.steps}", "  outputAccumulatedWork yes"]
-    lines += [f"  forceConstant {constant:.15g}", "  outputEnergy yes", "  outputCenters yes", "}"]
+    lines += [f"  forceConstant {constant * width(block) ** 2:.15g}", "  outputEnergy yes", "  outputCenters yes", "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +73,7 @@ def constant_force(block: str, name: str, force: float) -> str:
     """The Colvars file of a force [eV per unit] on a variable, positive towards larger values."""
     lines = ["colvarsTrajFrequency 1", "colvarsRestartFrequency 0", block, "linear {", "  name pull"]
     # the energy of `linear` is its constant times the variable
-    lines += [f"  colvars {name}", "  centers 0.0", f"  forceConstant {-force:.15g}", "}"]
+    lines += [f"  colvars {name}", "  centers 0.0", f"  forceConstant {-force * width(block):.15g}", "}"]
     return "\n".join(lines) + "\n"
 
 

@@ -127,6 +127,7 @@ class Config(Dynamics):
 
     def check_against(self, config: Any) -> None:
         """Refuse a spring that does not move, and atoms that the structure does not have."""
+        super().check_against(config)
         if self.velocity == 0:
             raise Misfit("velocity", "a spring that stands still drives nothing; give e.g. '1 angstrom/ps'")
         count = len(config.frame.numbers)

@@ -118,10 +118,10 @@ def assemble(
     )  # fmt: skip
 
 
-def _cells(table: Mapping[str, Array], rows: NDArray[np.int64]) -> Array | None:
-    """Lattice vectors [T, 3, 3] from the columns of `CELL`; None where the table has none."""
+def _cells(table: Mapping[str, Array], rows: NDArray[np.int64]) -> Array:
+    """Lattice vectors [T, 3, 3] from the columns of `CELL`; [T, 0, 3] where the table has none."""
     if not set(CELL) <= set(table):
-        return None
+        return np.empty((len(rows), 0, 3))
     x, y, z, xy, xz, yz = (table[name][rows] for name in CELL)
     none = np.zeros(len(rows))
     return np.stack([x, none, none, xy, y, none, xz, yz, z], axis=1).reshape(-1, 3, 3)

@@ -26,7 +26,7 @@ class Config(md.Config):
 
     kind: Literal["udd"] = "udd"  # type: ignore[assignment]
     uncertainty_bias: UncertaintyBias = Field(
-        UncertaintyBias(), description="the bias towards what the committee disagrees on"
+        UncertaintyBias.model_validate({}), description="the bias towards what the committee disagrees on"
     )
 
 

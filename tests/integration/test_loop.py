@@ -53,7 +53,7 @@ def test_two_rounds(miniature: Path, tmp_path: Path) -> None:
 
     # the script of the pull stays and runs by hand
     walker = run / "round-001" / "sample" / "walker-00"
-    text = (walker / "in.pull").read_text()
+    text = (walker / "in.steered").read_text()
     short = text.replace("run             700", "run             5").replace("run             100", "run             5")
     (walker / "in.short").write_text(short)
     subprocess.run([*lmp_command(), "-in", "in.short"], cwd=walker, env=lmp_environment(), check=True, timeout=60)

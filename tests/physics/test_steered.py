@@ -10,6 +10,7 @@ import pytest
 from ase.data import atomic_masses
 
 from rareal import cv
+from rareal.cv.angles import Angle, Dihedral
 from rareal.plugin import lmp_command
 from rareal.records import Array, Frame, Trajectory, Walker
 from rareal.sampling import lammps, steered
@@ -46,23 +47,8 @@ class Plain:
         return cv.Distance((0, 1)).value(positions)
 
     def colvars(self) -> str:
-        return cv.Distance((0, 1)).colvars().replace("name cv", "name stretch")
-
-
-class Angle:
-    """The angle at the second of three atoms, degrees."""
-
-    name, unit, label, period, ends = "bend", "degree", "angle", None, None
-
-    def value(self, positions: Array) -> Array:
-        arms = positions[..., [0, 2], :] - positions[..., [1], :]
-        arms = arms / np.linalg.norm(arms, axis=-1, keepdims=True)
-        degrees: Array = np.degrees(np.arccos(np.sum(arms[..., 0, :] * arms[..., 1, :], axis=-1)))
-        return degrees
-
-    def colvars(self) -> str:
-        groups = "\n".join(f"group{k} {{\natomNumbers {k}\n}}" for k in (1, 2, 3))
-        return f"colvar {{\nname bend\nangle {{\nforceNoPBC yes\n{groups}\n}}\n}}"
+        # the width must not change what a spring constant means
+        return cv.Distance((0, 1)).colvars().replace("name cv", "name stretch\n  width 0.1")
 
 
 def sampler(variable: Any = None, start: Frame = PAIR, **settings: Any) -> steered.SteeredMD:
@@ -174,13 +160,44 @@ def test_constant_force_stretches_by_force_over_stiffness(tmp_path: Path) -> Non
     assert found.work == pytest.approx(1.0 * (found.cv - found.cv[0]), abs=1e-6)
 
 
+def test_a_dihedral_is_turned_past_its_seam(tmp_path: Path) -> None:
+    """Nothing hinders it: turned by more than half a turn, through 180 degrees, it takes no work and makes no jump."""
+    start = Frame(np.full(4, 6), np.array([[1.5, 0.9, 0], [0.0, 0, 0], [0.0, 0, 1.5], [1.5, -0.9, 2.0]]))
+    bonds = "\n".join(
+        f"group pair{a}{b} id {a} {b}\ngroup one{a}{b} id {a}\ngroup two{a}{b} id {b}\n"
+        f"fix tie{a}{b} one{a}{b} spring couple two{a}{b} 50.0 0.0 0.0 0.0 {np.linalg.norm(gap):.12f}\n"
+        f"fix_modify tie{a}{b} energy yes"
+        for a, b, gap in (
+            (a + 1, b + 1, start.positions[a] - start.positions[b]) for a, b in ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3))
+        )
+    )
+    made = sampler(
+        Dihedral((0, 1, 2, 3)), start, spring="0.005 eV/deg^2", velocity="0.5 deg/fs", steps=1000, frame_interval=20,
+        thermostat="langevin", damping=20.0, temperature=0.1, reverse=True, turn_steps=400,
+    )  # fmt: skip
+    found = drive(tmp_path, made, f"{NOTHING}\n{bonds}")
+    turned = np.degrees(np.unwrap(np.radians(found.cv)))
+    assert turned[found.steps == 1000] - turned[0] == pytest.approx(250.0, abs=5.0)
+    assert turned[-1] == pytest.approx(turned[0], abs=5.0)
+    there, back = made.ways(found).works
+    assert np.abs(np.diff(found.work)).max() < 0.1  # a wrong turn of 360 degrees would cost hundreds of eV
+    assert there == pytest.approx(back, rel=0.2)  # friction alone
+    assert 0 < there < 2.0
+
+
 def test_an_angle_is_bent(tmp_path: Path) -> None:
     """A bond between the outer atoms of a chain whose arms are stiff; the engine's own forces do the rest."""
     start = Frame(np.array([6, 6, 6]), np.array([[1.5, 0, 0], [0.0, 0, 0], [0.0, 1.5, 0]]))
     arms = tuple(Bond(0 + k, 1 + k, depth=40.0, steepness=2.0, length=1.5) for k in range(2))
     across = Bond(0, 2, depth=3.0, steepness=1.0, length=1.5 * np.sqrt(2))
     made = sampler(
-        Angle(), start, spring="0.05 eV/deg^2", velocity="0.04 deg/fs", steps=1000, frame_interval=50, temperature=0.01
+        Angle((0, 1, 2)),
+        start,
+        spring="0.05 eV/deg^2",
+        velocity="0.04 deg/fs",
+        steps=1000,
+        frame_interval=50,
+        temperature=0.01,
     )
     (found,) = EngineSampler(made, MorseChain((*arms, across))).sample(tmp_path, [Walker(0, 5, start)])
     assert found.cv[-1] == pytest.approx(90 + 20, abs=0.5)
