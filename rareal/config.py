@@ -126,7 +126,15 @@ KINDS: dict[str, Kinds] = {
             "udd": "rareal.sampling.udd",
         }
     ),
-    "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
+    "uncertainty": Kinds(
+        {
+            "threshold": "rareal.uncertainty.threshold",
+            "moving_average": "rareal.uncertainty.moving_average",
+            "fixed": "rareal.uncertainty.fixed",
+            "robust": "rareal.uncertainty.robust",
+            "conformal": "rareal.uncertainty.conformal",
+        }
+    ),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
     "check": Kinds({"path": "rareal.barrier"}),

@@ -28,6 +28,7 @@ from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import bias, lammps, resume
 from rareal.sampling.trajectory import assemble, read_dump, read_table
+from rareal.sampling.usable import usable
 from rareal.schema import Section
 from rareal.units import Temperature, Time
 
@@ -194,7 +195,7 @@ class LammpsSampler(ABC):
         self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
-        trajectory = self.collect(run, walker)
+        trajectory = usable(self.collect(run, walker), walker.start, self.variables)
         if resume.stops(walker):
             resume.keep_segment(folder, walker, trajectory, self.steps(settings), settings.frame_interval)
         if not len(trajectory):
