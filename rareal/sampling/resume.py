@@ -16,9 +16,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from rareal.files import write_npz
+from rareal.protocols import Progress, Sampler
 from rareal.records import TIME_SERIES, Frame, Part, Snapshot, Trajectory, Walker
 from rareal.sampling import lammps
-from rareal.sampling.trajectory import ARCHIVE, load, read_velocities
+from rareal.sampling.trajectory import ARCHIVE, load, read_velocities, save
 
 SEGMENT = "segment.npz"
 """How a part of a drive ended, in its folder."""
@@ -152,6 +153,21 @@ def load_segment(folder: Path) -> Segment:
         cell = archive.get("cell")
         where = archive["positions"], archive["velocities"], int(archive["step"])
         return Segment(known, Snapshot(*where, cell, int(archive["interval"])))
+
+
+def drive(sampler: Sampler, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Path:
+    """A walker's drive as a task: its trajectory goes into its folder, or is there already; returns the file.
+
+    It is the trajectory of the whole drive, unless this is a part of one that may stop on the way.
+    """
+    archive = folder / ARCHIVE
+    if not archive.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sampler.sample(model, folder, walker, progress)
+        if walker.resume is not None and not stops(walker):
+            found = joined(walker.resume, found)
+        save(archive, [found])
+    return archive
 
 
 def read_parts(parts: Sequence[Part]) -> list[Trajectory]:

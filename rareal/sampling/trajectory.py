@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rareal.cv import Variable
 from rareal.errors import SamplingError
 from rareal.files import write_npz
-from rareal.protocols import Progress, Sampler
-from rareal.records import Array, Profile, Trajectory, Walker
+from rareal.records import Array, Profile, Trajectory
 
 ARCHIVE = "trajectory.npz"
 
@@ -130,15 +129,6 @@ def _cells(table: Mapping[str, Array], rows: NDArray[np.int64]) -> Array:
 def _finite(good: Any) -> int:
     """How many rows there are before the first that is not good."""
     return len(good) if good.all() else int(np.argmin(good))
-
-
-def drive(sampler: Sampler, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Path:
-    """A walker's drive as a task: its trajectory goes into its folder, or is there already; returns the file."""
-    archive = folder / ARCHIVE
-    if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        save(archive, [sampler.sample(model, folder, walker, progress)])
-    return archive
 
 
 def save(path: Path, trajectories: Sequence[Trajectory]) -> Path:
