@@ -77,13 +77,14 @@ def data_file(frame: Frame, velocities: Array | None = None) -> str:
     ]
     lines += [f"{k} {mass:.8g}  # {name}" for k, (mass, name) in enumerate(zip(masses, names, strict=True), start=1)]
     lines += ["", "Atoms  # atomic", ""]
+    digits = ".12f" if velocities is None else ".16g"
     lines += [
-        f"{k} {kind} {x:.12f} {y:.12f} {z:.12f}"
+        f"{k} {kind} {x:{digits}} {y:{digits}} {z:{digits}}"
         for k, (kind, (x, y, z)) in enumerate(zip(types, frame.positions, strict=True), start=1)
     ]
     if velocities is not None:
         lines += ["", "Velocities", ""]
-        lines += [f"{k} {x:.12f} {y:.12f} {z:.12f}" for k, (x, y, z) in enumerate(velocities, start=1)]
+        lines += [f"{k} {x:.16g} {y:.16g} {z:.16g}" for k, (x, y, z) in enumerate(velocities, start=1)]
     return "\n".join(lines) + "\n"
 
 

@@ -83,7 +83,8 @@ def script_values(walker: Walker, steps: int, interval: int) -> dict[str, object
     """What fills a template, by whether the drive begins or goes on.
 
     ``fresh`` stands before lines that only a drive which begins has, and makes comments of them else; ``first_step`` is
-    what the step counter is set to, ``velocity_columns`` comes after the columns of the dump.
+    what the step counter is set to, ``velocity_columns`` comes after the columns of the dump, whose numbers are written
+    in ``dump_format``: with all digits where something may go on from them.
     """
     first = 0 if walker.resume is None else walker.resume.step
     return {
@@ -93,6 +94,7 @@ def script_values(walker: Walker, steps: int, interval: int) -> dict[str, object
         "first_step": first,
         "fresh": "" if walker.resume is None else "# it goes on: ",
         "velocity_columns": " vx vy vz" if stops(walker) else "",
+        "dump_format": "%.16g" if stops(walker) else "%.10f",
     }
 
 

@@ -63,9 +63,9 @@ def same(one: Trajectory, other: Trajectory) -> None:
 
 KINDS: dict[str, tuple[float, dict[str, Any]]] = {
     "smd": (1.9, {}),
-    "smd together": (1.2, {"velocity": -0.006, "steps": 200, "relaxation_steps": 400}),
+    "smd together": (2.3, {"velocity": -0.006, "steps": 250, "relaxation_steps": 400}),
     "there and back": (1.72, {"reverse": True, "steps": 160, "turn_steps": 40, "frame_interval": 4}),
-    "force": (1.9, {"mode": "force", "force": 6.0, "steps": 100}),
+    "force": (1.9, {"mode": "force", "force": 20.0, "steps": 100}),
 }
 """Where [Å] the committee is in doubt, and settings of the pull."""
 

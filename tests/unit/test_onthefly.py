@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ STRIDE = 200
 """Steps that a committee gets further for every frame at which a walker has halted."""
 
 
+@cache
+def path(walker: int, seed: int) -> Trajectory:
+    return pull(walker, seed, 0.0, "")
+
+
 class Halting(World):
     """Walkers of which walker k halts at step 250 + 10 k + `STRIDE` times the halted frames that were learnt from."""
 
@@ -55,7 +61,7 @@ class Halting(World):
         return lambda frame: (np.full(2, CHAIN.calculate(frame)[0]), np.stack([CHAIN.calculate(frame)[1]] * 2))
 
     def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
-        whole = pull(walker.number, walker.seed, 0.0, "")
+        whole = path(walker.number, walker.seed)
         whole = replace(whole, energy_std=np.where(whole.steps < self.known(model, walker), 0.001, 0.1))
         first = walker.resume.step if walker.resume is not None else 0
         last = min(STEPS - 1, STEPS if walker.until is None else walker.until)
