@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands import labels
+from rareal.commands import labels, reports
 from rareal.commands.options import DatasetArgument, Quiet, Units, resumable
 from rareal.errors import RarealError
 
@@ -106,18 +106,6 @@ def status(
 
     state = read_status(run_folder)
     typer.echo(json.dumps(state, indent=1) if as_json else summary(state))
-
-
-@app.command()
-def plot(run_folder: RunArgument) -> None:
-    """Draw RUN/plots/ anew."""
-    from rareal.status import status as read_status
-
-    read_status(run_folder)  # refuses a folder that is no run
-    from rareal.report.plots import plot_run
-
-    plot_run(run_folder)
-    typer.echo(f"Plots in {run_folder / 'plots'}")
 
 
 TRAIN_HELP = """Train a committee on a labelled data set; by itself, without the loop.
@@ -306,6 +294,7 @@ def _lammps_version() -> str:
 
 
 app.add_typer(labels.app)
+app.add_typer(reports.app)
 
 
 def main() -> None:

@@ -122,8 +122,11 @@ KINDS: dict[str, Kinds] = {
     "sampler": Kinds(
         {
             "steered": "rareal.sampling.steered",
-            "md": "rareal.sampling.md",
+            "metadynamics": "rareal.sampling.metadynamics",
+            "umbrella": "rareal.sampling.umbrella",
             "udd": "rareal.sampling.udd",
+            "md": "rareal.sampling.md",
+            "neb": "rareal.sampling.neb",
         }
     ),
     "uncertainty": Kinds(

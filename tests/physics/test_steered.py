@@ -205,3 +205,20 @@ def test_an_angle_is_bent(tmp_path: Path) -> None:
     gained = found.energy - found.energy[0] + stored
     assert gained[-1] > 0.2
     assert found.work == pytest.approx(gained, abs=0.01)
+
+
+@pytest.mark.parametrize("thermostat", ["berendsen", "langevin", "csvr"])
+def test_what_is_held_does_not_move_and_the_rest_has_its_temperature(tmp_path: Path, thermostat: str) -> None:
+    atoms = 16
+    start = Frame(np.full(atoms, 6), np.random.default_rng(1).random((atoms, 3)) * 20)
+    tied = f"{NOTHING}\nfix wells all spring/self 5.0"
+    made = sampler(
+        start=start, hold=list(range(1, 5)), thermostat=thermostat, temperature=300.0, damping=10.0, velocity=1e-9,
+        steps=1500, relaxation_steps=500, timestep=1.0, spring=1e-6,
+    )  # fmt: skip
+    made = steered.build(made.config, [cv.Distance((4, 5))], start)
+    found = drive(tmp_path, made, tied)
+    assert np.array_equal(found.positions[:, :4], np.broadcast_to(found.positions[0, :4], (len(found), 4, 3)))
+    moved = np.diff(found.positions[::1, 4:], axis=0) / 1.0
+    temperature = atomic_masses[6] * (moved**2).mean() / (ACCELERATION * KB)
+    assert temperature == pytest.approx(300.0, rel=0.12)

@@ -179,8 +179,8 @@ def test_status(case: Path, command: Command) -> None:
     assert (state["state"], state["stage"], state["end"]["converged"]) == ("finished", None, True)
 
 
-def test_status_and_plot_want_a_run_folder(case: Path, command: Command) -> None:
-    for verb in ("status", "plot"):
+def test_what_reads_a_run_wants_a_run_folder(case: Path, command: Command) -> None:
+    for verb in ("status", "plot", "report", "compare"):
         code, _, error = command(verb, ".")
         assert code == 1
         assert "this is no run folder" in error
