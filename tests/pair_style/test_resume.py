@@ -63,7 +63,7 @@ def same(one: Trajectory, other: Trajectory) -> None:
 
 KINDS: dict[str, tuple[float, dict[str, Any]]] = {
     "smd": (1.9, {}),
-    "smd together": (2.3, {"velocity": -0.006, "steps": 250, "relaxation_steps": 400}),
+    "smd together": (2.0, {"velocity": -0.006, "steps": 230, "relaxation_steps": 400}),
     "there and back": (1.72, {"reverse": True, "steps": 160, "turn_steps": 40, "frame_interval": 4}),
     "force": (1.9, {"mode": "force", "force": 20.0, "steps": 100}),
 }
