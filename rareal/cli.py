@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands import labels
-from rareal.commands.options import DatasetArgument, Quiet, Units, resumable
+from rareal.commands import labels, start
+from rareal.commands.options import ConfigFile, DatasetArgument, Quiet, RunArgument, Units, resumable
 from rareal.errors import RarealError
 
 app = typer.Typer(
@@ -21,9 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Active learning of neural-network potentials for rare events, coupled to LAMMPS.",
 )
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML of the run.", show_default=False)]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+app.add_typer(start.app)  # commands are listed in the order in which one meets them
 
 
 @app.command()
@@ -32,12 +30,22 @@ def run(
     directory: Annotated[Path | None, typer.Option("--dir", help="Run folder, instead of the YAML's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Root seed, instead of the YAML's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the YAML's.")] = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write the LAMMPS scripts of a round, with an untrained committee; run none."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn the potential; in a run folder that exists, go on where it stopped."""
     from rareal.config import load
 
     config = load(config_file, {"directory": directory, "seed": seed, "rounds": rounds})
+    if dry:
+        from rareal.dryrun import write_scripts
+
+        for script in write_scripts(config, directory or Path(f"{config.directory}-dry-run")):
+            typer.echo(script)
+        return
     from rareal.build import build_stages
     from rareal.loop import run_loop
     from rareal.progress import display
@@ -83,16 +91,6 @@ def reference(
         found = build_reference(config, folder, seeds, shown)
     typer.echo(describe(found))
     typer.echo(f"Reference in {folder}")
-
-
-@app.command()
-def validate(config_file: ConfigFile) -> None:
-    """Read and check a YAML, and everything it names; write nothing."""
-    from rareal.config import load
-
-    config = load(config_file)
-    typer.echo(f"{config_file} is valid. All values, defaults included:\n")
-    typer.echo(config.resolved_yaml().rstrip())
 
 
 @app.command()

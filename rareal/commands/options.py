@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML of the run.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 DatasetArgument = Annotated[
     Path, typer.Argument(metavar="DATASET", help="Labelled frames: HDF5, extended XYZ, or a run folder.")

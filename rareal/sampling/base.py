@@ -177,9 +177,7 @@ class LammpsSampler(ABC):
         A drive that fails on the way is cut to its usable part, which may be none, and says why in ``note``.
         """
         settings = self.config.of(walker.number)
-        driver = "mean" if settings.driver == "mean" else str(best_member(model) + 1)
-        # relative, so that a run folder can be moved
-        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, driver))
+        self.write(model, folder, walker)
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
         trajectory = self.collect(run, walker)
@@ -190,6 +188,12 @@ class LammpsSampler(ABC):
         if not settings.keep_dumps:
             (folder / lammps.DUMP).unlink(missing_ok=True)
         return trajectory
+
+    def write(self, model: Path, folder: Path, walker: Walker) -> None:
+        """Write all that LAMMPS reads for a drive with the committee in the file ``model``; nothing runs."""
+        driver = "mean" if self.config.of(walker.number).driver == "mean" else str(best_member(model) + 1)
+        # relative, so that a run folder can be moved
+        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, driver))
 
     def committee(self, model: str, walker: Walker, driver: str) -> str:
         """The potential block of the committee in the file ``model``."""
