@@ -3,14 +3,14 @@
     python benchmarks/samplers.py [--seeds 1 2 3] [--methods steered udd metadynamics hot-md] [--folder runs/samplers]
 
 Steered MD alone, with uncertainty-driven dynamics, metadynamics on the same distance, and random frames of hot
-molecular dynamics of the engine; the rest of hexane.yaml (model, training, selection, check) is the same. A committee counts as
-within 1 kcal/mol where both hold:
+molecular dynamics of the engine; the rest of hexane.yaml (model, training, selection, check) is the same. A committee
+counts as within 1 kcal/mol where both hold:
 
-- its energies along the *engine's own* pulls (44 frames of each of two, 16 of them within the break, relative to their
-  first frame) err by no more: frames that no run has seen;
+- its energies along the *engine's own* pulls (44 frames of each of two, 16 of them within the break, relative to
+  their first frame) err by no more: frames that no run has seen;
 - the energy of its quasi-static rupture errs by no more.
 
-Runs are resumed, and the reference is made once. Prints a Markdown table; takes about five minutes per run on two cores.
+Runs are resumed, and the reference is made once. Prints a Markdown table; a run takes some five minutes on two cores.
 """
 
 from __future__ import annotations

@@ -111,7 +111,15 @@ KINDS: dict[str, Kinds] = {
         }
     ),
     "sampler": Kinds({"steered": "rareal.sampling.steered"}),
-    "uncertainty": Kinds({"threshold": "rareal.uncertainty.threshold"}),
+    "uncertainty": Kinds(
+        {
+            "threshold": "rareal.uncertainty.threshold",
+            "moving_average": "rareal.uncertainty.moving_average",
+            "fixed": "rareal.uncertainty.fixed",
+            "robust": "rareal.uncertainty.robust",
+            "conformal": "rareal.uncertainty.conformal",
+        }
+    ),
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
     "check": Kinds({"path": "rareal.barrier"}),

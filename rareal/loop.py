@@ -119,6 +119,7 @@ class Loop:
         self.labels = 0
         self.trained: Trained | None = None
         self.believed = False
+        self.thresholds: dict[int, float] = {}
         self.rows: list[dict[str, Any]] = []
 
     def go(self) -> list[dict[str, Any]]:
@@ -288,7 +289,9 @@ class Loop:
         """Choose new frames, copy them with noise, label them."""
         stage = self.run.stage(number, "select")
         if not stage.done:
-            judged = self.stages.uncertainty.judge(trajectories, findings.evidence)
+            learnt = 0 if self.trained is None else self.trained.mask.shape[1]
+            evidence = replace(findings.evidence, frames=learnt, thresholds=self.thresholds)
+            judged = self.stages.uncertainty.judge(trajectories, evidence)
             rng = self.run.rng(number, "select")
             # what the next round's check costs is not for sale
             room = max(0, self.budget - self.config.check.path_frames)
@@ -300,13 +303,18 @@ class Loop:
             frames = frames[:room]
             kept = self.keep(stage.folder, frames, self.label("label", stage, frames))
             stage.finish(
+                walkers=[item.trajectory.walker for item in judged],
                 threshold=[item.threshold for item in judged],
+                notes=list(dict.fromkeys(item.note for item in judged if item.note)),
                 worthwhile=[int(item.worthwhile.sum()) for item in judged],
                 rows=[len(item.trajectory) for item in judged],
                 chosen=[list(pair) for pair in chosen],
                 labels=len(frames),
                 failed=len(frames) - len(kept),
             )
+        self.thresholds = dict(zip(stage.summary["walkers"], stage.summary["threshold"], strict=True))
+        for note in stage.summary["notes"]:
+            self.display.note(note)
         if not stage.summary["chosen"]:
             self.display.note("no frame above the threshold; the committee is at home all the way")
         self.take(stage.folder / DATA, stage.summary["labels"])
@@ -403,7 +411,7 @@ def selection_row(judged: Judged, row: int) -> dict[str, Any]:
         "energy_eV": float(source.energy[row]),
         "energy_std_eV": float(source.energy_std[row]),
         "score": float(judged.score[row]),
-        "threshold": judged.threshold,
+        "threshold": float(judged.thresholds[row]),
         "largest_force_std_eV_A": float(source.force_std[row]),
     }
 

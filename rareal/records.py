@@ -5,6 +5,7 @@ Arrays are NumPy, shapes in brackets: N atoms, T time steps, M committee members
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -243,12 +244,16 @@ class Evidence:
     energy_std, force_std : [K] as in `Trajectory`, eV and eV/Å.
     energy_error : [K] |committee - engine| of energies relative to the first frame, eV.
     force_error : [K] largest norm of the error of the force on an atom, eV/Å.
+    frames : labelled frames that the committee has been trained on; these K are none of them.
+    thresholds : the threshold of every walker in the last round, by its number.
     """
 
     energy_std: Array
     force_std: Array
     energy_error: Array
     force_error: Array
+    frames: int = 0
+    thresholds: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,20 +264,30 @@ class Judged:
     ----------
     trajectory : the usable part.
     score : [T] uncertainty of every frame.
-    threshold : a frame above is worth a label.
+    threshold : a frame above is worth a label; where the threshold moves along the trajectory, its value at the end.
     limit : a frame above is beyond use, for labels as for anything else.
+    moving : [T] the threshold at every frame, where it moves along the trajectory; else empty.
+    note : empty, or what the user should know of the threshold.
     """
 
     trajectory: Trajectory
     score: Array
     threshold: float
     limit: float = float("inf")
+    moving: Array = field(default_factory=lambda: np.empty(0))
+    note: str = ""
+
+    @property
+    def thresholds(self) -> Array:
+        """[T] the threshold at every frame."""
+        return self.moving if len(self.moving) else np.full(len(self.score), self.threshold)
 
     @property
     def worthwhile(self) -> NDArray[np.bool_]:
         """[T] whether a frame is worth a label."""
-        found: NDArray[np.bool_] = (self.score > self.threshold) & (self.score <= self.limit)
-        return found
+        found: NDArray[np.bool_] = (self.score > self.thresholds) & (self.score <= self.limit)
+        # a committee that gives no finite number is beyond use, not interesting
+        return found & np.isfinite(self.score)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps
 from rareal.sampling.trajectory import assemble, read_dump, read_table
+from rareal.sampling.usable import usable
 from rareal.schema import Section
 from rareal.units import Temperature, Time
 
@@ -180,7 +181,7 @@ class LammpsSampler(ABC):
         self.write(model, folder, walker)
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
-        trajectory = self.collect(run, walker)
+        trajectory = usable(self.collect(run, walker), walker.start, self.variables)
         if not len(trajectory):
             log = folder / lammps.LOG
             reason = f"{trajectory.note or 'no output'}. Read {log if log.exists() else folder / lammps.SCREEN}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from rareal.cv import Variable
 from rareal.records import Judged
 from rareal.schema import Section
+from rareal.selection.space import Space, Spacing, check_spacing
 from rareal.units import KCAL_MOL, Energy
 
 
@@ -18,28 +20,41 @@ class Config(Section):
 
     kind: Literal["paper"] = "paper"
     count: int = Field(50, ge=1, description="Most frames chosen per round, before noise copies; 50 in the paper.")
-    cv_spacing: float = Field(
-        0.01, ge=0, description="Smallest difference in the CV (its own unit); 0.01 Å in the paper."
+    cv_spacing: Spacing = Field(
+        None,
+        description="Smallest difference in the CV (its own unit), one number or a list with one per CV; where not "
+        "given 0.01 Å as in the paper, 1 degree, 0.01 without a unit.",
     )
     energy_spacing: Energy = Field(
         KCAL_MOL, ge=0, description="Smallest difference in energy, eV; 1 kcal/mol in the paper."
     )
 
+    def check_against(self, config: Any) -> None:
+        """Refuse spacings that do not go with the collective variables."""
+        check_spacing(self.cv_spacing, config.cv)
+
 
 class PaperSelector:
-    """`Selector` of section 2.3.3."""
+    """`Selector` of section 2.3.3. With several collective variables, at least one of them must differ.
 
-    def __init__(self, config: Config) -> None:
+    Parameters
+    ----------
+    config : its section.
+    variables : the collective variables.
+    """
+
+    def __init__(self, config: Config, variables: Sequence[Variable] = ()) -> None:
         self.config = config
+        self.space = Space(config.cv_spacing, variables)
 
     def select(self, judged: Sequence[Judged], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Frames above the threshold in time order, trajectory by trajectory, until ``count`` are found."""
+        """Frames worth a label in time order, trajectory by trajectory, until ``count`` are found."""
         chosen: list[tuple[int, int]] = []
         for k, item in enumerate(judged):
             trajectory, last = item.trajectory, None
             for row in np.nonzero(item.worthwhile)[0]:
                 if last is not None and not (
-                    abs(trajectory.cv[row] - trajectory.cv[last]) > self.config.cv_spacing
+                    self.space.differences(trajectory.cvs[row], trajectory.cvs[last]).max() > 1
                     and abs(trajectory.energy[row] - trajectory.energy[last]) > self.config.energy_spacing
                 ):
                     continue
@@ -50,5 +65,6 @@ class PaperSelector:
         return chosen
 
 
-def build(config: Config) -> PaperSelector:
-    return PaperSelector(config)
+def build(config: Config, variables: Sequence[Variable] = ()) -> PaperSelector:
+    """The selection that ``config`` describes."""
+    return PaperSelector(config, variables)

@@ -1,4 +1,4 @@
-"""What counts as new: the energy std against its own size where the committee is at home.
+"""What counts as new: the score against its own size where the committee is at home.
 
 Rare-events paper, 2.3.2: the threshold is μ + 3σ of the committee's energy std over the first 1000 steps of the pull,
 not an absolute value, since the std of one and the same frame changes as data are added.
@@ -6,52 +6,36 @@ not an absolute value, since the std of one and the same frame changes as data a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from rareal.errors import SamplingError
-from rareal.records import Evidence, Judged, Trajectory
-from rareal.schema import Section
+from rareal.records import Array
+from rareal.uncertainty.base import WindowRule, WindowSettings
 
 
-class Config(Section):
+class Config(WindowSettings):
     """The threshold μ + kσ over a window at the start of the drive."""
 
-    window: int = Field(1000, ge=1, description="Time steps at the start of the drive that give μ and σ.")
-    sigmas: float = Field(3.0, gt=0, description="k in μ + kσ.")
+    kind: Literal["threshold"] = "threshold"
+    sigmas: float = Field(3.0, gt=0, description="k in μ + kσ")
 
 
-def threshold(trajectories: Sequence[Trajectory], config: Config) -> float:
-    """μ + kσ [eV] over the first ``config.window`` steps of all trajectories together.
+class ThresholdRule(WindowRule):
+    """μ + kσ of the scores in the window."""
 
-    Raises
-    ------
-    SamplingError
-        If no finite value lies in the window.
-    """
-    values = np.concatenate([t.energy_std[t.steps < config.window] for t in trajectories] or [np.empty(0)])
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        raise SamplingError(
-            f"no finite energy std within the first {config.window} steps of the drive: the committee failed at the "
-            "start structure; see the round's sample folder"
-        )
-    return float(values.mean() + config.sigmas * values.std())
+    config: Config
+
+    def of(self, values: Array) -> float:
+        """See `WindowRule.of`."""
+        return mean_and_sigmas(values, self.config.sigmas)
 
 
-class Threshold:
-    """`Uncertainty` by the energy std."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
-        """The trajectories as they are, with one threshold for all."""
-        limit = threshold(trajectories, self.config)
-        return [Judged(t, t.energy_std, limit) for t in trajectories]
+def mean_and_sigmas(values: Array, sigmas: float) -> float:
+    """μ + kσ, with the σ of a population."""
+    return float(values.mean() + sigmas * values.std())
 
 
-def build(config: Config) -> Threshold:
-    return Threshold(config)
+def build(config: Config, start: Any) -> ThresholdRule:
+    """The threshold that ``config`` describes."""
+    return ThresholdRule(config, len(start.numbers))
