@@ -75,7 +75,7 @@ def meaning(field: FieldInfo) -> str:
 def sentence(text: str) -> str:
     """One look for all: a capital at the beginning, but of symbols such as k; no full stop at the end."""
     text = " ".join(text.split()).rstrip(".")
-    return text[:1].upper() + text[1:] if re.match(r"[a-z]{2,}\b(?!_)|a ", text) else text
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]{2,}\b(?![_.'])|a ", text) else text
 
 
 def first_sentence(model: type[BaseModel]) -> str:

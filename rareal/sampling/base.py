@@ -129,6 +129,10 @@ class LammpsSampler(ABC):
         """Of the script in a walker's folder."""
         return f"in.{self.name}"
 
+    def template(self) -> str:
+        """The script with ``@name`` where a value goes; rareal's own is in ``rareal/inputs``."""
+        return lammps.template(self.script_name)
+
     def steps(self, settings: Any) -> int:
         """Steps of a walker's drive."""
         return int(settings.steps)
@@ -159,7 +163,7 @@ class LammpsSampler(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         text = {**self.common(settings, walker), "potential": potential, **self.values(settings, walker, folder)}
         write_text(folder / lammps.DATA, lammps.data_file(walker.start))
-        write_text(folder / self.script_name, lammps.render(self.script_name, text))
+        write_text(folder / self.script_name, lammps.fill(self.template(), text))
 
     def run(self, folder: Path, walker: Walker, command: Sequence[str], stdin: bytes = b"") -> lammps.Run:
         """The process that runs the script with ``command``."""
