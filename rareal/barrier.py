@@ -17,6 +17,7 @@ from pydantic import Field
 from rareal.event import find_event
 from rareal.records import Array, Trajectory
 from rareal.rupture import Config as RuptureConfig
+from rareal.sampling.neb import PathConfig
 from rareal.schema import Misfit, Section
 from rareal.units import KCAL_MOL, Energy
 
@@ -47,6 +48,11 @@ class Config(Section):
         12, ge=0, description="structures around the committee's own rupture that are labelled for training"
     )
     rupture: RuptureConfig = RuptureConfig.model_validate({})
+    minimum_energy_path: PathConfig | None = Field(
+        None,
+        description="relax a minimum-energy path (nudged elastic band) on the committee's surface between the minima "
+        "before and after the path's event, e.g. {images: 9}; {} takes its defaults",
+    )
 
     def check_against(self, config: Any) -> None:
         """Refuse more frames in the break than there are."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rareal.check import Check, Members
+from rareal.check import Check
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
 from rareal.cv import names as cv_names
@@ -32,10 +32,11 @@ from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
 from rareal.progress import Display
-from rareal.protocols import Engine, Progress
+from rareal.protocols import Engine, Members, Progress
 from rareal.records import Frame, LabeledFrame, Trained, Walker
 from rareal.reference import SUMMARY, Reference, compute, velocity_seeds
 from rareal.reference import load as load_reference
+from rareal.sampling.base import LammpsSampler
 from rareal.sampling.reference import EngineSampler
 from rareal.schema import Misfit
 from rareal.structure import read_structure
@@ -73,7 +74,10 @@ def build_stages(config: Config) -> Stages:
     elements = elements_of(start.numbers)
     variables = build_variables(config)
     engine: Engine = make(config, "engine", start=start)
-    parts = {"start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements}
+    parts = {
+        "start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements,
+        "committee": committee_members,
+    }  # fmt: skip
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
 
@@ -274,7 +278,12 @@ def build_reference(config: Config, folder: Path, drives: int | None, display: D
     engine: Engine = make(config, "engine", start=config.frame)
     settings: Any = config
     at_once = getattr(config.executor.sample, "workers", None) or cores()
-    sampler = make(config, "sampler", start=config.frame, variables=variables)
+    sampler = make(config, "sampler", start=config.frame, variables=variables, committee=committee_members)
+    if not isinstance(sampler, LammpsSampler):
+        raise ConfigError(
+            f"sampler.kind: {settings.sampler.kind} runs no LAMMPS script that the engine could drive; there is no "
+            "reference of it"
+        )
     ends = pulled_ends(sampler, variables)
     # in a process of its own: a compiled engine may end it, write files, or fight with LAMMPS over libraries
     worker = Worker(engine, config.labels.timeout, config.labels.scratch)

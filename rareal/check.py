@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 from rareal.barrier import Config, bins, path_frames, thermal_frames
 from rareal.event import find_event
 from rareal.files import write_npz
-from rareal.protocols import EnergyForces
+from rareal.protocols import EnergyForces, Members
 from rareal.records import Array, Evidence, Frame, LabeledFrame, Profile, Trajectory
 from rareal.rupture import Rupture, compare, load, rupture, save, telling_positions
+from rareal.sampling import neb
 from rareal.units import KCAL_MOL
 
 PATH, RUPTURE = "path.npz", "rupture.npz"
 NAN = float("nan")
-
-Members = Callable[[Frame], tuple[Array, Array]]
-"""A committee: energies [M] eV and forces [M, N, 3] eV/Å of a frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,7 @@ class Findings:
     in_break : [K] whether a frame lies within the break of a bond.
     bins : stretches of the collective variable whose mean energies are compared; 0 where frames are, one by one.
     rupture : the quasi-static pull, if there is one.
+    minimum_energy_path : on the committee's surface, where it is asked for.
     """
 
     steps: NDArray[np.int64]
@@ -59,6 +58,7 @@ class Findings:
     in_break: NDArray[np.bool_]
     bins: int = 0
     rupture: Rupture | None = None
+    minimum_energy_path: neb.MinimumEnergyPath | None = None
 
     @property
     def committee(self) -> Array:
@@ -199,6 +199,9 @@ class Check:
             in_break=(steps >= first) & (steps <= last),
             walker=trajectory.walker,
         )
+        if self.config.minimum_energy_path is not None:
+            relaxed = neb.minimum_energy_path(committee, self.start, trajectory, self.config.minimum_energy_path)
+            neb.save(folder / neb.PATH, relaxed)
 
     def load(self, folder: Path) -> Findings:
         """What `compare` wrote."""
@@ -206,7 +209,9 @@ class Check:
         with np.load(folder / PATH) as archive:
             arrays = {name: archive[name] for name in names}
         pulled = load(folder / RUPTURE) if (folder / RUPTURE).is_file() else None
-        return Findings(**arrays, bins=self.config.profile_bins if self.thermal else 0, rupture=pulled)
+        relaxed = neb.read(folder / neb.PATH) if (folder / neb.PATH).is_file() else None
+        bins = self.config.profile_bins if self.thermal else 0
+        return Findings(**arrays, bins=bins, rupture=pulled, minimum_energy_path=relaxed)
 
 
 def mean_surface(committee: Members) -> EnergyForces:
@@ -247,6 +252,7 @@ def figures(
         "rupture_distance_error_A": NAN,
         "reference_se_eV": NAN,
         **_rupture(findings.rupture),
+        **(neb.figures(findings.minimum_energy_path) if findings.minimum_energy_path else {}),
         "path_frames": len(findings.steps),
         "path_frames_in_break": int(findings.in_break.sum()),
         "path_energy_span_eV": float(np.ptp(findings.engine)) if len(findings.engine) else NAN,

@@ -91,7 +91,13 @@ KINDS: dict[str, Kinds] = {
             "parsl": "rareal.execution.parsl",
         }
     ),
-    "initial": Kinds({"md": "rareal.sampling.initial"}),
+    "initial": Kinds(
+        {
+            "md": "rareal.sampling.initial",
+            "normal_modes": "rareal.sampling.normal_modes",
+            "displacement": "rareal.sampling.displacement",
+        }
+    ),
     "model": Kinds(
         {
             "ani": "rareal.models.ani",
@@ -110,7 +116,16 @@ KINDS: dict[str, Kinds] = {
             "alternating": "rareal.data.split:AlternatingConfig",
         }
     ),
-    "sampler": Kinds({"steered": "rareal.sampling.steered"}),
+    "sampler": Kinds(
+        {
+            "steered": "rareal.sampling.steered",
+            "metadynamics": "rareal.sampling.metadynamics",
+            "umbrella": "rareal.sampling.umbrella",
+            "udd": "rareal.sampling.udd",
+            "md": "rareal.sampling.md",
+            "neb": "rareal.sampling.neb",
+        }
+    ),
     "uncertainty": Kinds(
         {
             "threshold": "rareal.uncertainty.threshold",

@@ -340,6 +340,7 @@ class Loop:
         return replace(
             start,
             positions=source.positions[row],
+            cell=source.cell(row, start.cell),
             origin=origin,
             round=number,
             walker=source.walker,

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 EnergyForces = Callable[[Frame], tuple[float, Array] | Calculation]
 """A potential-energy surface: energy [eV] and forces [N, 3] [eV/Å] of a frame, the first two of what it returns."""
 
+Members = Callable[[Frame], tuple[Array, Array]]
+"""A committee: energies [M] eV and forces [M, N, 3] eV/Å of a frame."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
 

@@ -201,6 +201,7 @@ class Trajectory:
     note : empty, or why the trajectory was cut short ("lost atoms", "not finite", ...).
     cvs : [T, V] all collective variables; ``cv`` alone where nothing else is given.
     bias : [T] energy of what the sampler adds to the potential, eV; zeros where it adds none.
+    cells : [T, 3, 3] lattice vectors in rows, Å, of a drive that changes them; [T, 0, 3] where the start's stay.
     """
 
     walker: int
@@ -215,15 +216,23 @@ class Trajectory:
     note: str = ""
     cvs: Array = None  # type: ignore[assignment]  # filled below
     bias: Array = None  # type: ignore[assignment]
+    cells: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.cvs is None:
             object.__setattr__(self, "cvs", self.cv[:, None])
         if self.bias is None:
             object.__setattr__(self, "bias", np.zeros(len(self.cv)))
+        if self.cells is None:
+            object.__setattr__(self, "cells", np.empty((len(self.cv), 0, 3)))
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def cell(self, row: int, start: Array) -> Array:
+        """Lattice vectors [3, 3] at a row; ``start`` are those of the start."""
+        changed: Array = self.cells[row]
+        return changed if len(changed) else start
 
     def rows(self, index: slice | NDArray[np.bool_] | NDArray[np.int64], note: str | None = None) -> Trajectory:
         """The rows ``index`` alone; ``note`` says why, where it replaces what is there."""
@@ -231,7 +240,7 @@ class Trajectory:
         return replace(self, **arrays, note=self.note if note is None else note)
 
 
-TIME_SERIES = ("steps", "cv", "work", "energy", "energy_std", "force_std", "positions", "cvs", "bias")
+TIME_SERIES = ("steps", "cv", "work", "energy", "energy_std", "force_std", "positions", "cvs", "bias", "cells")
 """The fields of a trajectory that have a row per instant."""
 
 

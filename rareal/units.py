@@ -30,6 +30,12 @@ BOHR = 0.529177210903
 KB = 8.617333262145e-5
 """Boltzmann's constant in eV/K (exact in the 2019 SI)."""
 
+HBAR = 0.6582119569509066
+"""Planck's constant over 2π in eV fs (exact in the 2019 SI)."""
+
+LIGHT = 2.99792458e-5
+"""Speed of light in cm/fs (exact)."""
+
 
 _NUMBER_WITH_UNIT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*([^\W\d].*)?$")
 

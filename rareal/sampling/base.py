@@ -8,6 +8,7 @@ any other potential may stand there, which is how a sampler is tested against cl
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from rareal.cv import Variable
@@ -24,7 +26,7 @@ from rareal.files import write_text
 from rareal.plugin import lmp_command, lmp_environment
 from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
-from rareal.sampling import lammps
+from rareal.sampling import bias, lammps
 from rareal.sampling.trajectory import assemble, read_dump, read_table
 from rareal.sampling.usable import usable
 from rareal.schema import Section
@@ -52,6 +54,9 @@ class Dynamics(Section):
         None, description="structure that a walker starts from, relative to the YAML, where it is not the run's own"
     )
     driver: Literal["mean", "best"] = Field("mean", description="committee mean, or the best member's surface")
+    uncertainty_bias: bias.UncertaintyBias | None = Field(
+        None, description="a bias towards what the committee disagrees on; {} for the rule with its defaults"
+    )
     patience: float = Field(600.0, gt=0, description="seconds without output after which a drive counts as hung")
     keep_dumps: bool = Field(False, description="keep LAMMPS's own trajectory files beside the round's archive")
 
@@ -182,7 +187,10 @@ class LammpsSampler(ABC):
         A drive that fails on the way is cut to its usable part, which may be none, and says why in ``note``.
         """
         settings = self.config.of(walker.number)
-        self.write(model, folder, walker)
+        try:
+            self.write(model, folder, walker)
+        except SamplingError as error:
+            return self.nothing(walker, str(error))
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
         trajectory = usable(self.collect(run, walker), walker.start, self.variables)
@@ -195,14 +203,44 @@ class LammpsSampler(ABC):
         return trajectory
 
     def write(self, model: Path, folder: Path, walker: Walker) -> None:
-        """Write all that LAMMPS reads for a drive with the committee in the file ``model``; nothing runs."""
-        driver = "mean" if self.config.of(walker.number).driver == "mean" else str(best_member(model) + 1)
-        # relative, so that a run folder can be moved
-        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, driver))
+        """Write all that LAMMPS reads for a drive with the committee in the file ``model``.
 
-    def committee(self, model: str, walker: Walker, driver: str) -> str:
-        """The potential block of the committee in the file ``model``."""
-        options = f"drive {driver}"
+        Raises
+        ------
+        SamplingError
+            Where a bias has to be measured first: see `bias`.
+        """
+        driver = "mean" if self.config.of(walker.number).driver == "mean" else str(best_member(model) + 1)
+        options = f"drive {driver} {self.bias(model, folder, walker, driver)}".rstrip()
+        # relative, so that a run folder can be moved
+        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
+
+    def nothing(self, walker: Walker, why: str) -> Trajectory:
+        """A trajectory without frames, of a drive that did not begin."""
+        nowhere = np.empty((0, len(walker.start.numbers), 3))
+        return assemble({}, np.empty(0, dtype=np.int64), nowhere, self.variables, walker.number, walker.seed, why)
+
+    def bias(self, model: Path, folder: Path, walker: Walker, driver: str) -> str:
+        """The pair style's keyword of the bias towards disagreement; empty where none is asked for.
+
+        Raises
+        ------
+        SamplingError
+            See `rareal.sampling.bias.measure`.
+        """
+        settings = self.config.of(walker.number)
+        wanted: bias.UncertaintyBias | None = settings.uncertainty_bias
+        if wanted is None:
+            return ""
+        scale = math.nan
+        if not wanted.given:
+            path = os.path.relpath(model, folder / bias.FOLDER)
+            block = committee(path, lammps.elements(walker.start), f"drive {driver}")
+            scale = bias.measure(folder, walker, settings, block)
+        return wanted.keyword(settings.temperature, scale)
+
+    def committee(self, model: str, walker: Walker, options: str) -> str:
+        """The potential block of the committee in the file ``model``; ``options`` are keywords of the pair style."""
         if walker.halt is not None:
             halt = walker.halt
             options += f" halt {halt.score} {halt.above:.10g} patience {halt.patience} halt_file {TRUSTED}"

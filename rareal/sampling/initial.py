@@ -67,7 +67,7 @@ class MolecularDynamics:
         config = self.config
         rng = np.random.default_rng(seed)
         atoms = ase.Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc)
-        atoms.calc = _calculator(engine, start)
+        atoms.calc = calculator(engine, start)
         MaxwellBoltzmannDistribution(atoms, temperature_K=config.temperature, rng=rng)
         Stationary(atoms)
         if not any(start.pbc):
@@ -99,7 +99,7 @@ def _labeled(atoms: Any, start: Frame, step: int, engine_hash: str) -> LabeledFr
     return LabeledFrame(frame, label)
 
 
-def _calculator(engine: Engine, start: Frame) -> Any:
+def calculator(engine: Engine, start: Frame) -> Any:
     """The engine as an ASE calculator that counts its calls."""
     from ase.calculators.calculator import Calculator, all_changes
 

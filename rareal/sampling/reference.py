@@ -89,7 +89,7 @@ class EngineSampler:
 
     def _claim(self, folder: Path) -> None:
         """A folder holds one engine and one protocol."""
-        unrelated = {"walkers", "patience", "keep_dumps", "driver"}
+        unrelated = {"walkers", "patience", "keep_dumps", "driver", "uncertainty_bias"}
         start, config = self.sampler.start, self.sampler.config
         own = config.model_dump(mode="json")["walkers"] if isinstance(config.walkers, tuple) else None
         identity = {

@@ -23,6 +23,10 @@ COLUMNS = {"work": "work", "energy": "energy", "energy_std": "energy_std", "forc
 """Fields of a `Trajectory` and the columns of the table they come from; zeros where a table has no such column."""
 
 
+CELL = ("lx", "ly", "lz", "xy", "xz", "yz")
+"""LAMMPS's names of what a cell is made of, and the columns of a table where the cell changes."""
+
+
 def read_table(path: Path) -> dict[str, Array]:
     """Columns [T] of the per-step table by the names in its header; a last line that is incomplete is left out.
 
@@ -92,8 +96,18 @@ def assemble(
     cvs = np.stack([variable.value(positions) for variable in variables], axis=1)
     values = {name: table[column][rows] if column in table else np.zeros(len(rows)) for name, column in COLUMNS.items()}
     return Trajectory(
-        walker=walker, seed=seed, steps=common, cv=cvs[:, 0], cvs=cvs, positions=positions, note=note, **values
-    )
+        walker=walker, seed=seed, steps=common, cv=cvs[:, 0], cvs=cvs, positions=positions, note=note,
+        cells=_cells(table, rows), **values,
+    )  # fmt: skip
+
+
+def _cells(table: Mapping[str, Array], rows: NDArray[np.int64]) -> Array:
+    """Lattice vectors [T, 3, 3] from the columns of `CELL`; [T, 0, 3] where the table has none."""
+    if not set(CELL) <= set(table):
+        return np.empty((len(rows), 0, 3))
+    x, y, z, xy, xz, yz = (table[name][rows] for name in CELL)
+    none = np.zeros(len(rows))
+    return np.stack([x, none, none, xy, y, none, xz, yz, z], axis=1).reshape(-1, 3, 3)
 
 
 def _finite(good: Any) -> int:

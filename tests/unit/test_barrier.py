@@ -11,7 +11,7 @@ import pytest
 from rareal.barrier import Config, broken_bond, path_frames
 from rareal.event import find_event
 from rareal.records import Trajectory
-from rareal.sampling.steered import work
+from rareal.sampling.work import largest_work as work
 from rareal.schema import Misfit
 
 NUMBERS = np.array([6, 6, 6])
@@ -33,7 +33,7 @@ def trajectory(break_row: int | None = 1500, rows: int = 2000, note: str = "", p
 
 def test_work_of_several_pulls() -> None:
     result = work([trajectory(peak=peak) for peak in (5.0, 6.0, 7.0)])
-    assert result.maxima == pytest.approx((5.0, 6.0, 7.0))
+    assert result.values == pytest.approx((5.0, 6.0, 7.0))
     assert result.mean == pytest.approx(6.0)
     assert result.error == pytest.approx(1 / math.sqrt(3))
 
@@ -45,7 +45,7 @@ def test_work_of_few_pulls() -> None:
 
 
 def test_pulls_that_were_cut_short_have_no_maximum() -> None:
-    assert work([trajectory(), trajectory(note="lost atoms", peak=9.0)]).maxima == pytest.approx((5.0,))
+    assert work([trajectory(), trajectory(note="lost atoms", peak=9.0)]).values == pytest.approx((5.0,))
 
 
 def test_path_frames_cover_before_break_and_after() -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from rareal.barrier import Config
-from rareal.check import RUPTURE, Check, Findings, Members, change, figures, meets
-from rareal.records import Array, Frame, Label, LabeledFrame, Trajectory
+from rareal.check import RUPTURE, Check, Findings, change, figures, meets
+from rareal.protocols import Members
+from rareal.records import Array, Frame, Label, LabeledFrame, Profile, Trajectory
 from rareal.reference import Reference
 from rareal.rupture import Rupture, load, rupture, telling_positions
+from rareal.sampling.steered import Config as Steered
 from rareal.sampling.steered import SteeredMD
 from rareal.testing.engines import Bond, MorseChain
 from rareal.units import KCAL_MOL
@@ -22,6 +24,7 @@ from rareal.units import KCAL_MOL
 NUMBERS = np.array([6, 6, 6])
 START = Frame(NUMBERS, np.array([[0.0, 0.0, 0.0], [1.5, 0.05, 0.0], [3.0, 0.0, 0.0]]))
 ENDS = (0, 2)
+PROFILE = Profile("work", np.empty(0), np.empty(0), np.empty(0), 1.0, 0.1)
 CHAIN = MorseChain((Bond(0, 1, 4.0, 1.9, 1.5), Bond(1, 2, 3.5, 1.9, 1.5)))
 
 
@@ -129,7 +132,7 @@ def test_figures_against_a_reference(tmp_path: Path, broken: Rupture) -> None:
     stage = check(rupture={"max_calls": 4000})
     stage.pull_apart(tmp_path, Path())
     stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
-    sampler = SteeredMD(None, (), START)
+    sampler = SteeredMD(Steered(), (), START)
     ours = sampler.barrier([], [pull(1), pull(2)])
     theirs = [replace(p, work=p.work + shift) for p, shift in ((pull(1), 0.1), (pull(2), 0.1), (pull(3), 9.0))]
     known = Reference("morse", (tmp_path,) * 3, tuple(theirs), (None,) * 3, sampler.barrier([], theirs), broken)
@@ -158,9 +161,20 @@ def test_nothing_is_pulled_apart_where_no_two_atoms_are(tmp_path: Path) -> None:
     assert stage.pull_apart(tmp_path, Path()) == []
     stage.compare(tmp_path, Path(), labelled(pull(), stage.path_rows(pull(), 44)), pull())
     assert stage.load(tmp_path).rupture is None
-    row = figures(stage.load(tmp_path), SteeredMD(None, (), START).barrier([], [pull()]))
+    row = figures(stage.load(tmp_path), SteeredMD(Steered(), (), START).barrier([], [pull()]))
     assert "rupture_energy_eV" not in row
     assert change(row, {"barrier_eV": row["barrier_eV"] - 0.2}) == pytest.approx(0.2)
+
+
+def test_the_minimum_energy_path_is_one_of_the_figures_where_it_is_asked_for(tmp_path: Path) -> None:
+    stage = check(ends=None, minimum_energy_path={"images": 3, "max_steps": 2})
+    rows = stage.path_rows(pull(), 44)
+    stage.compare(tmp_path, Path(), labelled(pull(), rows), pull())
+    row = figures(stage.load(tmp_path), SteeredMD(None, (), START).barrier([], [pull()]))
+    # two steps relax nothing, and it says so
+    assert math.isnan(row["mep_barrier_eV"])
+    assert row["mep_note"]
+    assert "mep_barrier_eV" not in figures(replace(stage.load(tmp_path), minimum_energy_path=None), PROFILE)
 
 
 def test_frames_of_a_thermal_run_are_spread_over_the_collective_variable() -> None:

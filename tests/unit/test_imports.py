@@ -13,7 +13,7 @@ PACKAGE = Path(rareal.__file__).parent
 STAGES = ("data", "models", "training", "export", "sampling", "uncertainty", "selection", "labeling", "report")
 BASE = {
     "errors", "units", "records", "protocols", "cv", "schema", "files", "plugin", "neighbours", "event", "bonds",
-    "execution", "structure", "complaints", "yamlfile",
+    "execution", "structure", "complaints", "yamlfile", "freeenergy",
 }  # fmt: skip
 """Modules that every stage may use; they import no stage themselves."""
 FILES = sorted(PACKAGE.rglob("*.py"))

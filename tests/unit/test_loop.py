@@ -121,7 +121,7 @@ class World:
 
     def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
         assert [folder.name for folder in folders] == [f"walker-{t.walker:02d}" for t in trajectories]
-        return steered.SteeredMD(None, (), START).barrier(folders, trajectories)
+        return steered.SteeredMD(steered.Config(), (), START).barrier(folders, trajectories)
 
     def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
         # a round's walkers come one after the other
