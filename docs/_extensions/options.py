@@ -51,8 +51,13 @@ def schema_of(place: str) -> type[BaseModel]:
 
 
 def options(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Key, type, default and meaning of every field; those of nested sections follow the key that they belong to."""
-    for name, field in schema.model_fields.items():
+    """Key, type, default and meaning of every field; those of nested sections follow the key that they belong to.
+
+    What a kind has of its own comes before what it shares with others.
+    """
+    own = [name for name in schema.model_fields if name in vars(schema).get("__annotations__", {})]
+    for name in dict.fromkeys([*own, *schema.model_fields]):
+        field = schema.model_fields[name]
         if name == "kind" or (not prefix and name in KINDS and schema in TREES.values()):
             continue
         default = GIVEN.get(name, "") if schema is Config else ""

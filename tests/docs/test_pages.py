@@ -22,7 +22,8 @@ WITHOUT_KEYS = {"repulsion.none", "executor.serial"}
 
 
 @pytest.mark.parametrize(
-    "place", [f"{name}.{kind}" if choice.names_kind else name for name, choice in KINDS.items() for kind in choice.modules]
+    "place",
+    [f"{name}.{kind}" if choice.names_kind else name for name, choice in KINDS.items() for kind in choice.modules],
 )
 def test_every_kind_has_a_table(place: str) -> None:
     """Of its options, on a page of its own where that is promised."""
@@ -48,7 +49,7 @@ def test_every_section_is_found_from_the_list_of_keys() -> None:
         if name in KINDS or name == EXECUTOR:
             assert f"`{name}`" in page or f"## {name}" in page
     for key in FREE_KEYS:
-        assert re.search(key.rpartition(".")[2].replace("max_failed_fraction", "failures").replace("timeout", "time limit"), page)
+        assert f"`{key.rpartition('.')[2]}`" in page, f"{key} may change in a run folder"
 
 
 def figures_columns() -> set[str]:
@@ -59,7 +60,9 @@ def figures_columns() -> set[str]:
             if isinstance(node, ast.FunctionDef) and node.name in ("figures", "_rupture"):
                 for inner in ast.walk(node):
                     if isinstance(inner, ast.Dict):
-                        found |= {k.value for k in inner.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
+                        found |= {
+                            k.value for k in inner.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)
+                        }
     return found
 
 

@@ -12,7 +12,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 
 FENCE = re.compile(
-    r"^```(?:\{code-block\} )?(?P<language>[\w{}-]+)[^\n]*\n(?::caption: (?P<caption>\S+)\n)?(?P<text>.*?)^```$", re.M | re.S
+    r"^```(?:\{code-block\} )?(?P<language>[\w{}-]+)[^\n]*\n(?::caption: (?P<caption>\S+)\n)?(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 
 
