@@ -1,4 +1,4 @@
-"""LAMMPS in these pages: colours for its scripts, and its manual's cross-references in the pair style's page as links."""
+"""LAMMPS in these pages: colours for its scripts, and links into its manual."""
 
 from __future__ import annotations
 
