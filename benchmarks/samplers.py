@@ -39,17 +39,24 @@ HOT = {"temperature": 1500.0, "frames": 500, "interval": 20}
 SIZES = (150, 200, 300, 400, 500)
 METHODS: dict[str, dict[str, Any]] = {
     "steered": {},
-    "udd": {"sampler": {"uncertainty_bias": {"form": "gaussian"}}},
+    # at the 10 K of the pull its rule would hardly push
+    "udd": {"sampler": {"uncertainty_bias": {"temperature": "300 K"}}},
+    # hills high enough to break a bond of 5 eV in the steps of two pulls
     "metadynamics": {
         "sampler": {
             "kind": "metadynamics",
             "temperature": "300 K",
+            "relaxation_steps": 1000,
             "steps": 12000,
             "walkers": 2,
             "frame_interval": 5,
-            "hills": {"height": "2 kcal/mol", "width": "0.15 angstrom", "interval": 20, "bias_factor": 200},
-            "upper_wall": "11 angstrom",
-        }
+            "biased": {"hill_width": 0.15, "range": [5.0, 11.0]},
+            "hill_height": "2 kcal/mol",
+            "hill_interval": 20,
+            "bias_factor": 200,
+            "basins": [6.4, 10.0],
+        },
+        "rounds": 8,
     },
 }
 
@@ -62,7 +69,8 @@ def configure(folder: Path, method: str) -> Path:
     tree["labels"] |= {"cache": "none", "budget": 700}
     tree["rounds"] = 9
     for section, values in METHODS.get(method, {}).items():
-        tree[section] = values if "kind" in values else {**tree[section], **values}
+        adds = isinstance(values, dict) and "kind" not in values
+        tree[section] = {**tree[section], **values} if adds else values
     path = folder / f"{method}.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return path

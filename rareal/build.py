@@ -70,14 +70,8 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
 
 def build_stages(config: Config) -> Stages:
     """The stages of a run. They are light: what computes is made where it computes."""
-    start = config.frame
-    elements = elements_of(start.numbers)
-    variables = build_variables(config)
-    engine: Engine = make(config, "engine", start=start)
-    parts = {
-        "start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements,
-        "committee": committee_members,
-    }  # fmt: skip
+    parts = build_parts(config)
+    start, elements, variables, engine = (parts[name] for name in ("start", "elements", "variables", "engine"))
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
 
@@ -99,6 +93,19 @@ def build_stages(config: Config) -> Stages:
         walkers=build_walkers(config),
         executors=executors,
     )
+
+
+def build_parts(config: Config) -> dict[str, Any]:
+    """What a module's ``build`` may ask for, by name."""
+    variables = build_variables(config)
+    return {
+        "start": config.frame,
+        "cv": variables[0],
+        "variables": variables,
+        "engine": make(config, "engine", start=config.frame),
+        "elements": elements_of(config.frame.numbers),
+        "committee": committee_members,
+    }
 
 
 def build_variables(config: Config) -> tuple[Variable, ...]:

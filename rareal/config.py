@@ -306,7 +306,7 @@ def load(
 
 
 def load_training(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+    path: str | Path | YamlFile, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> TrainConfig:
     """Read what a training needs of a YAML; see `load_part`."""
     return load_part(TrainConfig, path, overrides, kinds)
@@ -314,7 +314,7 @@ def load_training(
 
 def load_part(
     schema: type[TreeType],
-    path: str | Path,
+    path: str | Path | YamlFile,
     overrides: Mapping[str, Any] | None = None,
     kinds: Mapping[str, Kinds] | None = None,
 ) -> TreeType:

@@ -145,10 +145,9 @@ def lammps() -> Finding:
 
 LAMMPS_PACKAGES = {
     "COLVARS": "collective variables in the samplers",
-    "EXTRA-FIX": "`sampler: steered` (fix smd)",
-    "MISC": "`rareal reference` (fix external)",
-    "PLUGIN": "the pair style itself",
-    "REPLICA": "nudged elastic bands (fix neb)",
+    "EXTRA-FIX": "steered molecular dynamics (fix smd, fix temp/csvr)",
+    "MISC": "reference with the label engine (fix external)",
+    "PLUGIN": "pair style mlensemble",
 }
 """What samplers use of LAMMPS, and what for."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rareal.build import DTYPE, build_variables, build_walkers, elements_of, make
+from rareal.build import DTYPE, build_parts, build_walkers, make
 from rareal.config import Config
 from rareal.errors import ConfigError, RunFolderError
 from rareal.seeds import integer
@@ -17,32 +17,31 @@ def write_scripts(config: Config, folder: Path) -> list[Path]:
     """Write script and data of every walker of a round below ``folder``; returns the scripts.
 
     The committee that they name is one with random weights, in the same folder: the scripts run, with forces that mean
-    nothing. Once there is a trained one, its file takes the place of the other.
+    nothing. Once there is a trained one, its file takes the place of the other. What a run would measure first, the
+    strength of a bias towards disagreement, is a placeholder.
 
     Raises
     ------
     RunFolderError
         If the folder holds anything.
     ConfigError
-        If the sampler is somebody else's and does not write without running.
+        If the sampler does not work with LAMMPS scripts.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunFolderError(f"{folder} holds other files; name another folder with --dir")
-    elements = elements_of(config.frame.numbers)
-    engine = make(config, "engine", start=config.frame)
-    parts: dict[str, Any] = {
-        "start": config.frame, "variables": build_variables(config), "engine": engine, "elements": elements
-    }  # fmt: skip
+    parts = build_parts(config)
     sampler = make(config, "sampler", **parts)
     if not hasattr(sampler, "write"):
-        raise ConfigError(f"sampler: {type(sampler).__name__} has no method `write`; it can only be run")
+        raise ConfigError(
+            f"sampler: {type(sampler).__name__} writes no LAMMPS scripts; there is nothing to be seen without a run"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     model = _write_untrained(config, folder / MODEL, parts)
     scripts = []
     for walker in build_walkers(config):
         place = folder / f"walker-{walker.number:02d}"
-        sampler.write(model, place, walker)
-        scripts += sorted(place.glob("in.*"))
+        sampler.write(model, place, walker, dry=True)
+        scripts += sorted(place.rglob("in.*"))
     return scripts
 
 

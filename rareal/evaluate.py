@@ -265,7 +265,13 @@ def describe(numbers: dict[str, Any]) -> str:
 
 
 def plot(found: Evaluation, folder: Path) -> list[Path]:
-    """Draw ``parity.png`` and ``calibration.png`` into ``folder``; return them.
+    """Draw ``parity.png`` and ``calibration.png`` into ``folder``; return them."""
+    parity, reliability = panels(found)
+    return [report.plot_parity(parity, folder), report.plot_calibration(reliability, folder)]
+
+
+def panels(found: Evaluation) -> tuple[list[report.Parity], list[report.Reliability]]:
+    """What the plots of an evaluation show: energies and force components.
 
     Energies are above the lowest label, all without what the composition explains of the labels. Where most of the
     energy error is an offset, as against labels of another level of theory, the offset is taken out.
@@ -280,15 +286,15 @@ def plot(found: Evaluation, folder: Path) -> list[Path]:
     reference = labels.energies - composition @ np.linalg.lstsq(composition, labels.energies, rcond=None)[0]
     reference = reference - reference.min()
     forces = labels.forces.ravel()
-    parity = (
+    parity = [
         report.Parity(name, "eV", reference, reference + error, 1 / KCAL_MOL),
         report.Parity("force component", "eV/Å", forces, labels.member_forces.mean(0).ravel(), 1 / KCAL_MOL),
-    )
-    reliability = (
+    ]
+    reliability = [
         _reliability(name, "kcal/mol", energy),
         _reliability("force on an atom", "kcal/mol/Å", found.forces),
-    )
-    return [report.plot_parity(parity, folder), report.plot_calibration(reliability, folder)]
+    ]
+    return parity, reliability
 
 
 def _reliability(name: str, unit: str, found: Calibration) -> report.Reliability:

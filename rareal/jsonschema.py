@@ -7,15 +7,17 @@ such as ``1 kcal/mol``. What depends on the structure or on several keys only `r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from rareal.config import EXECUTOR, KINDS, Config, Executors, Kinds, TrainConfig, Tree
+from rareal.config import EXECUTOR, KINDS, Config, Executors, TrainConfig, Tree
 from rareal.files import write_text
 from rareal.labelconfig import LabelConfig
+from rareal.sections import Kinds
+from rareal.units import QUANTITY, Unit
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """What editors understand best."""
@@ -129,12 +131,62 @@ def _mapping(references: Mapping[str, Any], default: str, foreign: bool) -> dict
 def _define(key: str, schema: type[BaseModel], choice: Kinds, kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """A reference to ``schema``, which is described in ``definitions``."""
     found = schema.model_json_schema(ref_template=f"#/definitions/{key}.{{model}}")
-    for name, nested in found.pop("$defs", {}).items():
-        definitions[f"{key}.{name}"] = _unions(nested)
+    nested = found.pop("$defs", {})
+    for model in _models(schema):
+        _loosen(model, found if model is schema else nested.get(model.__name__, {}))
+    for name, part in nested.items():
+        definitions[f"{key}.{name}"] = _unions(part)
     if choice.names_kind:
         found.setdefault("properties", {}).setdefault("kind", {"const": kind})
     definitions[key] = _unions(found)
     return {"$ref": f"#/definitions/{key}"}
+
+
+def _models(schema: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """``schema`` and all classes that its fields are of."""
+    waiting: list[Any] = [schema]
+    seen: set[type[BaseModel]] = set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, type) and issubclass(item, BaseModel) and item not in seen:
+            seen.add(item)
+            yield item
+            waiting += [field.annotation for field in item.model_fields.values()]
+        waiting += get_args(item)
+
+
+def _loosen(model: type[BaseModel], found: dict[str, Any]) -> None:
+    """Let values that the class converts before it looks at them be what they may.
+
+    These are units that depend on other keys, and single entries in the place of a list.
+    """
+    converted = {
+        name
+        for validator in model.__pydantic_decorators__.field_validators.values()
+        if validator.info.mode == "before"
+        for name in validator.info.fields
+    }
+    for name, field in model.model_fields.items():
+        shown = found.get("properties", {}).get(name)
+        if shown is None or "discriminator" in shown:
+            continue
+        if name in converted or _converts(field.metadata) or _hidden(field.annotation):
+            text = {key: shown.pop(key) for key in ("description", "default", "title") if key in shown}
+            listed = [{"type": ["array", "object"]}] if "array" in json.dumps(shown) else []
+            number = {"type": "string", "pattern": QUANTITY}
+            found["properties"][name] = {**text, "anyOf": [shown, number, *listed]}
+
+
+def _converts(metadata: Iterable[Any]) -> bool:
+    """Whether a validator comes first that the schema does not know of."""
+    return any(isinstance(item, BeforeValidator) for item in metadata) and not any(
+        isinstance(item, Unit) for item in metadata
+    )
+
+
+def _hidden(annotation: Any) -> bool:
+    """The same of what is within a type, such as the entries of a tuple."""
+    return _converts(getattr(annotation, "__metadata__", ())) or any(map(_hidden, get_args(annotation)))
 
 
 def _unions(schema: Any) -> Any:

@@ -33,7 +33,7 @@ class Reference:
     """The engine's drives, one per walker, and what they say.
 
     ``engine`` is the hash of the engine's settings; broken bonds count atoms from 1; ``rupture`` is None where nothing
-    is pulled apart.
+    is pulled apart; ``works`` has W_max of each drive, eV, where it is a pull.
     """
 
     engine: str
@@ -42,6 +42,7 @@ class Reference:
     broken_bonds: tuple[tuple[int, int] | None, ...]
     profile: Profile
     rupture: Rupture | None
+    works: tuple[float, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -78,7 +79,8 @@ def load(folder: Path) -> Reference:
         raise RunFolderError(
             f"{folder} was written by another version of rareal ({error}); delete it and run `rareal reference` again"
         ) from error
-    return Reference(summary["engine"], tuple(file.parent for file in files), pulls, bonds, profile, static)
+    works = tuple(summary.get("works_eV", ()))
+    return Reference(summary["engine"], tuple(file.parent for file in files), pulls, bonds, profile, static, works)
 
 
 def compute(
@@ -108,7 +110,9 @@ def compute(
         "rupture": None if ends is None else _rupture(sampler.engine, start, ends, config, folder),
     }
     if profile.kind == "work":
-        summary["works_eV"] = [float(pull.work.max()) for pull in pulls]
+        # one by one, for the sampler knows which part of a drive is the way there
+        single = [sampler.sampler.barrier([place], [pull]) for place, pull in zip(folders, pulls, strict=True)]
+        summary["works_eV"] = [one.barrier for one in single]
     write_json(folder / SUMMARY, plain(summary))
     return load(folder)
 
@@ -138,10 +142,9 @@ def _rupture(
 def describe(found: Reference) -> str:
     """What a reference says, in words."""
     lines = []
-    for pull, bond in zip(found.pulls, found.broken_bonds, strict=True):
-        event = _bond(bond)
-        work = f"W_max {pull.work.max():.4f} eV, " if found.profile.kind == "work" else ""
-        lines.append(f"velocity seed {pull.seed}: {work}{event}")
+    for number, (pull, bond) in enumerate(zip(found.pulls, found.broken_bonds, strict=True)):
+        work = f"W_max {found.works[number]:.4f} eV, " if found.works else ""
+        lines.append(f"velocity seed {pull.seed}: {work}{_bond(bond)}")
     name = "W_max" if found.profile.kind == "work" else f"Barrier ({found.profile.kind})"
     lines.append(f"{name}: {found.profile.barrier:.4f} ± {found.profile.barrier_error:.4f} eV (with standard error)")
     if found.profile.note:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -18,11 +18,13 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from rareal.complaints import closest, join
-from rareal.config import EXECUTOR, KINDS, Config, Executors, Kinds, load
+from rareal.config import EXECUTOR, KINDS, Config, Executors, load
+from rareal.cv import Variable
 from rareal.errors import ConfigError
 from rareal.files import write_text
 from rareal.jsonschema import FILE, MODELINE
 from rareal.jsonschema import write as write_schema
+from rareal.sections import Kinds
 from rareal.yamlfile import YamlFile
 
 WIDTH = 120
@@ -189,15 +191,32 @@ def write(wish: Wish, output: Path, force: bool = False, schema: bool = True) ->
     if not output.parent.is_dir():
         raise ConfigError(f"{output.parent}: there is no such folder; make it first")
     given = {**wish.given, "structure": os.path.relpath(wish.structure, output.parent)}
-    chosen, notes = _engine(wish, given, output)
+    section = given.get("sampler", {})
+    kind = section.get("kind") if isinstance(section, Mapping) else section
+    notes: tuple[str, ...] = ()
+    if kind in SUGGESTIONS:
+        # where the event leads is the user's to know; molecular dynamics takes any variable
+        config = _engine(wish, {**given, "sampler": {"kind": "md"}}, output)[2]
+        known = {} if isinstance(section, str) else dict(section)
+        guessed = {key: value for key, value in SUGGESTIONS[kind](config).items() if key not in known}
+        given["sampler"] = {"kind": kind, **guessed, **known}
+        notes = tuple(
+            f"sampler.{key} is a guess: {flow(value)}; set it to where the event leads"
+            for key, value in guessed.items()
+        )
+    chosen, more, _ = _engine(wish, given, output)
+    notes += more
     if schema:
         write_schema(output.parent / FILE)
     write_text(output, text_of({**given, "engine": chosen}, schema))
     return Written(output, chosen["kind"], notes)
 
 
-def _engine(wish: Wish, given: Mapping[str, Any], output: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The section of the engine that is wished for, or of the first one that goes with the structure and is here."""
+def _engine(wish: Wish, given: Mapping[str, Any], output: Path) -> tuple[dict[str, Any], tuple[str, ...], Config]:
+    """The section of the engine that is wished for, or of the first one that goes with the structure and is here.
+
+    With it what should be known, and the whole configuration.
+    """
     asked = dict(given.get("engine", {}))
     kinds = [wish.engine] if wish.engine else list(KINDS["engine"].modules)
     first: ConfigError | None = None
@@ -206,16 +225,52 @@ def _engine(wish: Wish, given: Mapping[str, Any], output: Path) -> tuple[dict[st
         for multiplicity in ({}, {} if "multiplicity" in asked else {"multiplicity": 2}):
             section = {"kind": kind, **multiplicity, **asked}
             try:
-                _valid({**given, "engine": section}, output)
+                config = _valid({**given, "engine": section}, output)
             except ConfigError as error:
                 first = first or error
                 if "cannot have multiplicity" not in str(error):
                     break
             else:
                 note = "an odd number of electrons: multiplicity 2" if multiplicity else ""
-                return section, (note,) if note else ()
+                return section, (note,) if note else (), config
     assert first is not None
     raise first
+
+
+def _metadynamics(config: Config) -> dict[str, Any]:
+    """Hills and ranges for variables that start where the structure is."""
+    return {"biased": [_hills(variable, value) for variable, value in _values(config)]}
+
+
+def _hills(variable: Variable, value: float) -> dict[str, Any]:
+    """Widths that suit bonds and angles, and a range that holds a bond's breaking or forming."""
+    if variable.period is not None:
+        return {"hill_width": variable.period / 36}
+    width, below, above = SCALES.get(variable.unit, SCALES[""])
+    low = value - below if value < 0 else max(0.0, value - below)
+    return {"hill_width": width, "range": [round(low, 2), round(value + above, 2)]}
+
+
+def _umbrella(config: Config) -> dict[str, Any]:
+    """Windows from where the structure is to beyond a bond's breaking, or half around a circle."""
+    variable, value = next(_values(config))
+    way = variable.period / 2 if variable.period is not None else SCALES.get(variable.unit, SCALES[""])[2]
+    return {"first": round(value, 2), "last": round(value + way, 2)}
+
+
+def _values(config: Config) -> Iterator[tuple[Variable, float]]:
+    """The collective variables and their values in the structure."""
+    from rareal.build import build_variables
+
+    for variable in build_variables(config):
+        yield variable, float(variable.value(config.frame.positions))
+
+
+SUGGESTIONS: dict[str, Callable[[Config], dict[str, Any]]] = {"metadynamics": _metadynamics, "umbrella": _umbrella}
+"""Samplers whose keys without a default are guessed from the structure."""
+
+SCALES = {"Å": (0.1, 1.0, 2.0), "°": (5.0, 60.0, 60.0), "degrees": (5.0, 60.0, 60.0), "": (0.05, 1.0, 1.0)}
+"""By unit: width of a hill, and how far below and above its start a variable is explored."""
 
 
 def _valid(tree: Mapping[str, Any], output: Path) -> Config:

@@ -119,6 +119,18 @@ class Bias:
             found[k] = energy
         return found
 
+    def along(self, hills: Hills, steps: NDArray[np.int64], values: Array) -> Array:
+        """[T] energy at points [T, V] at their time steps: ``hills`` are on top from their own steps on."""
+        places = flat_index(self.axes, values)
+        count = np.searchsorted(hills.steps, steps, side="right")
+        grown, found = self.energy.copy(), np.full(len(steps), np.nan)
+        for laid in range(len(hills) + 1):
+            if laid:
+                grown += self._hill(hills, laid - 1)
+            rows = np.flatnonzero((count == laid) & (places >= 0))
+            found[rows] = grown.ravel()[places[rows]]
+        return found
+
     def _hill(self, hills: Hills, k: int) -> Array:
         product = np.array(hills.heights[k])
         for axis, along in enumerate(_separations(self.axes, hills, k)):

@@ -10,6 +10,9 @@ n(s) frames in a bin, N_k frames in stretch k. -kT ln z_k is the offset c(t) of 
 Chem. B 2015, 119, 736, but needs no bias that has converged: a bias inherited from another surface is as good as one
 grown on this, and frames under different biases get the weights with the least variance. Frames between the first
 hills, which have not relaxed yet, are better left out.
+
+Where something else biases the frames as well, by an energy U that may be anything's function but is the same in all
+stretches, it drops out of the equations for z_k, and frames count exp(βU) in the n(s) above the fraction.
 """
 
 from __future__ import annotations
@@ -48,12 +51,15 @@ class History:
     values : [T, V] the variables.
     start : the bias it began with.
     hills : those that it laid.
+    other : [T] energy of biases that are no function of the variables, such as that of uncertainty-driven dynamics, eV;
+        None where there are none.
     """
 
     steps: NDArray[np.int64]
     values: Array
     start: Bias
     hills: Hills
+    other: Array | None = None
 
 
 class Reweighting:
@@ -83,7 +89,7 @@ class Reweighting:
         self.axes: tuple[Axis, ...] = histories[0].start.axes
         self.kt = KB * temperature
         self.widths = tuple(widths)
-        walker, step, place, count = [], [], [], []
+        walker, step, place, count, other = [], [], [], [], []
         for k, history in enumerate(histories):
             inside = flat_index(self.axes, history.values)
             for axis, limit in enumerate(limits):
@@ -94,16 +100,19 @@ class Reweighting:
             walker.append(np.full(int(kept.sum()), k))
             step.append(history.steps[kept])
             place.append(inside[kept])
+            other.append(np.zeros(int(kept.sum())) if history.other is None else history.other[kept])
             # a hill acts from its own step on
             count.append(np.searchsorted(history.hills.steps, history.steps[kept], side="right"))
         self.walker = np.concatenate(walker)
         self.step = np.concatenate(step)
         self.place = np.concatenate(place)
         self.frames = len(self.place)
+        energy = np.concatenate(other)
+        self.weight = np.exp((energy - energy.max(initial=-np.inf)) / self.kt)
         # what one frame leaves, spread over the area of the smoothing
         spread = [max(1.0, 2.0 * math.sqrt(math.pi) * w / a.width) for w, a in zip(widths, self.axes, strict=True)]
         self.one = 1.0 / math.prod(spread)
-        self.known = np.flatnonzero(self._histogram(np.ones(self.frames, dtype=bool)).ravel() >= FEWEST * self.one)
+        self.known = np.flatnonzero(self._histogram(np.ones(self.frames, dtype=bool)) >= FEWEST * self.one)
         self.stretch, self.levels = self._stretches(histories, count)
         # near the free energy, so that no exponential below leaves the range of floating-point numbers
         self.guess = -self.levels.mean(axis=0) if self.frames else np.zeros(0)
@@ -111,10 +120,12 @@ class Reweighting:
         self.factors = np.exp(-(energy - energy.min(axis=1, keepdims=True, initial=np.inf)) / self.kt)
         self.offsets: Array | None = None
 
-    def _histogram(self, chosen: NDArray[np.bool_]) -> Array:
-        """Smoothed number of frames in every bin."""
-        raw = np.bincount(self.place[chosen], minlength=int(np.prod(shape(self.axes)))).astype(np.float64)
-        return smooth(self.axes, raw.reshape(shape(self.axes)), self.widths)
+    def _histogram(self, chosen: NDArray[np.bool_], weight: Array | None = None) -> Array:
+        """Smoothed number of frames in every bin of the flattened grid, or sum of their weights."""
+        size = int(np.prod(shape(self.axes)))
+        weights = None if weight is None else weight[chosen]
+        raw = np.bincount(self.place[chosen], weights, minlength=size).astype(np.float64)
+        return smooth(self.axes, raw.reshape(shape(self.axes)), self.widths).ravel()
 
     def _stretches(
         self, histories: Sequence[History], counts: Sequence[NDArray[np.int64]]
@@ -143,17 +154,17 @@ class Reweighting:
             chosen = np.ones(self.frames, dtype=bool)
         surface = np.full(int(np.prod(shape(self.axes))), np.inf)
         if chosen.any() and len(self.known):
-            counts = self._histogram(chosen).ravel()[self.known]
+            counts = self._histogram(chosen)[self.known]
+            weighted = self._histogram(chosen, self.weight)[self.known]
             numbers = np.bincount(self.stretch[chosen], minlength=len(self.levels)).astype(np.float64)
             seen = counts >= self.one
-            with np.errstate(divide="ignore"):
-                values = -self.kt * self._solve(counts, numbers)
-            surface[self.known[seen]] = values[seen]
+            values = self.kt * (self._solve(counts, numbers)[seen] - np.log(weighted[seen]))
+            surface[self.known[seen]] = values
             surface -= surface.min()
         return surface.reshape(shape(self.axes))
 
     def _solve(self, counts: Array, numbers: Array) -> Array:
-        """ln p at the known bins."""
+        """Logarithm of the sum under the fraction at the known bins."""
         used = numbers > 0
         factors = self.factors if used.all() else self.factors[used]
         first = np.zeros(len(self.levels)) if self.offsets is None else self.offsets
@@ -172,5 +183,5 @@ class Reweighting:
         offsets[used] = log_z
         if used.all():
             self.offsets = offsets
-        result: Array = np.log(counts) - np.log((numbers[used] * np.exp(-log_z)) @ factors) - self.guess / self.kt
+        result: Array = np.log((numbers[used] * np.exp(-log_z)) @ factors) + self.guess / self.kt
         return result

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from rareal.records import Array
-from rareal.report.plots import BLUE, STYLE, VERMILLION, _figure, _write
+from rareal.report.style import BLUE, STYLE, VERMILLION, Table, sheet, write_png
 
 PARITY, CALIBRATION = "parity.png", "calibration.png"
 MOST_DOTS = 3000
@@ -52,17 +52,32 @@ class Reliability:
 
 
 def plot_parity(panels: Sequence[Parity], folder: Path) -> Path:
-    """Predictions against labels above, their difference below; a column for each quantity."""
+    """`draw_parity` into a file in ``folder``."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.1 * len(panels), 5.0)
-        grid = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[5, 2])
-        for (above, below), panel in zip(grid.T, panels, strict=True):
-            _parity(figure, above, below, panel)
-        figure.align_ylabels(grid[:, 0])
-        return _saved(figure, folder / PARITY)
+        return _saved(draw_parity(panels), folder / PARITY)
 
 
-def _parity(figure: Figure, above: Axes, below: Axes, panel: Parity) -> None:
+def draw_parity(panels: Sequence[Parity]) -> Figure:
+    """Predictions against labels above, their difference below; a column for each quantity."""
+    figure = sheet(4.1 * len(panels), 5.0)
+    grid = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[5, 2])
+    for (above, below), panel in zip(grid.T, panels, strict=True):
+        _parity(above, below, panel)
+    figure.align_ylabels(grid[:, 0])
+    return figure
+
+
+def table_parity(panels: Sequence[Parity]) -> Table:
+    """Labels and predictions of all quantities, one after the other."""
+    return {
+        "quantity": [panel.name for panel in panels for _ in panel.label],
+        "unit": [panel.unit for panel in panels for _ in panel.label],
+        "label": np.concatenate([panel.label for panel in panels]),
+        "committee": np.concatenate([panel.predicted for panel in panels]),
+    }
+
+
+def _parity(above: Axes, below: Axes, panel: Parity) -> None:
     error = (panel.predicted - panel.label) * panel.to_kcal
     both = np.concatenate([panel.label, panel.predicted])
     margin = 0.03 * (np.ptp(both) or 1.0)
@@ -100,13 +115,28 @@ def _difference(axes: Axes, label: Array, error: Array) -> None:
 
 
 def plot_calibration(panels: Sequence[Reliability], folder: Path) -> Path:
-    """Committee std against error, point by point and in bins, with y = x and the fitted line."""
+    """`draw_calibration` into a file in ``folder``."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.3 * len(panels), 4.1)
-        grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, panel in zip(grid, panels, strict=True):
-            _calibration(axes, panel)
-        return _saved(figure, folder / CALIBRATION)
+        return _saved(draw_calibration(panels), folder / CALIBRATION)
+
+
+def draw_calibration(panels: Sequence[Reliability]) -> Figure:
+    """Committee std against error, point by point and in bins, with y = x and the fitted line."""
+    figure = sheet(4.3 * len(panels), 4.1)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(grid, panels, strict=True):
+        _calibration(axes, panel)
+    return figure
+
+
+def table_calibration(panels: Sequence[Reliability]) -> Table:
+    """Std and absolute error of all quantities, one after the other."""
+    return {
+        "quantity": [panel.name for panel in panels for _ in panel.std],
+        "unit": [panel.unit for panel in panels for _ in panel.std],
+        "std": np.concatenate([panel.std for panel in panels]),
+        "absolute_error": np.concatenate([panel.error for panel in panels]),
+    }
 
 
 def _calibration(axes: Axes, panel: Reliability) -> None:
@@ -157,4 +187,4 @@ def _cloud(axes: Axes, x: Array, y: Array, box: tuple[float, float, float, float
 
 def _saved(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _write(figure, path)
+    return write_png(figure, path)

@@ -1,58 +1,252 @@
-"""Plots of a run, in the manner of Figures 2, 3 and 6 of the rare-events paper.
+"""The kinds of plots of a run, in the manner of Figures 2, 3, 5 and 6 of the rare-events paper.
 
 They are drawn from the run folder alone, never from the live loop, so that a run can be looked at while it goes on,
-after it was killed, or on another machine. Colours tell apart for colour-blind eyes, and early rounds from late ones
-in grey print: rounds go from dark blue to orange, the label engine is black.
+after it was killed, or on another machine. Each has its numbers as a table, and a caption that says how to read it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from rareal.errors import RunFolderError
-from rareal.files import write_atomically
-from rareal.records import Array
-from rareal.report.rundata import PathCheck, Pull, RoundData, RunData, Rupture, finite
-from rareal.units import KCAL_MOL
+from rareal.report import accounts, convergence, curves, evaluation, spread, surface
+from rareal.report.evaluation import Parity, Reliability
+from rareal.report.rundata import RunData
+from rareal.report.style import STYLE, Table, write_png, write_table
 
+T = TypeVar("T")
 FOLDER = "plots"
-ENGINE = "black"
-BLUE, VERMILLION, GREEN, SHADE = "#0072B2", "#D55E00", "#009E73", "#F0E4C8"
-"""Three colours of Okabe and Ito, and the shade that marks the break."""
 
-LIMITS = (0.5, 1.0)
-"""kcal/mol: the error that counts as converged here, and chemical accuracy."""
 
-MOST_PANELS = 9
-LATEST_ROUNDS = 3
-DOTS_PER_INCH = 200
-STYLE: Any = {
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.8,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 5,
-    "figure.facecolor": "white",
-    "mathtext.default": "regular",
+@dataclass(frozen=True)
+class Kind:
+    """A plot of a run.
+
+    Attributes
+    ----------
+    title : its heading.
+    caption : how to read it.
+    draw : the picture, None where there is nothing to show yet.
+    table : its numbers.
+    """
+
+    title: str
+    caption: str
+    draw: Callable[[RunData], Figure | None]
+    table: Callable[[RunData], Table]
+
+
+KINDS: dict[str, Kind] = {
+    "barrier_convergence": Kind(
+        "Barrier, round by round",
+        "Left: the barrier of each round with its standard error. Black line: the label engine's own barrier, made "
+        "the same way; the light band is ± 1 kcal/mol, the dark one its standard error. A converged run stays on the "
+        "line, or, without one, at rest. Right: errors on a logarithmic scale. “Along its own path” is the largest "
+        "difference between committee and engine at frames of the path that the committee itself has driven; it needs "
+        "no reference, and a run is not converged before it is below the dashed lines. The second line of the axis "
+        "counts the labels bought so far.",
+        convergence.draw_barrier,
+        convergence.table_barrier,
+    ),
+    "work": Kind(
+        "Work of the drive",
+        "Work that the moving spring has done on the molecule, against the collective variable: thick the last round, "
+        "black the label engine driven the same way. The dot is the largest work, W_max, which stands for the barrier; "
+        "it is no free energy, and on average lies above one. After the break the work stays nearly level. Thin lines "
+        "start from other velocities: their spread is what W_max is uncertain by.",
+        curves.draw_work,
+        curves.table_work,
+    ),
+    "profile": Kind(
+        "Energy along the coordinate",
+        "The profile that the sampler gives along the collective variable, round by round, with its standard error "
+        "where it is known; black the label engine's own. The barrier is the highest point between the two states, "
+        "measured from the first one. Curves that no longer change from round to round have converged.",
+        curves.draw_profile,
+        curves.table_profile,
+    ),
+    "free_energy": Kind(
+        "Free energy of the last round",
+        "What the frames of the last round give, weighted by the bias that acted on them. With one collective "
+        "variable beside it what the hills alone say (dotted): the two should agree. With two a map: circles are the "
+        "minima, the cross is the saddle between them, the white line the way over it; white areas have not been "
+        "visited.",
+        surface.draw_free_energy,
+        surface.table_free_energy,
+    ),
+    "barrier_time": Kind(
+        "Barrier and sampling time",
+        "The barrier there and back as it would have been from the frames up to each time, round by round. A curve "
+        "that still drifts at its end wants longer sampling.",
+        surface.draw_barrier_time,
+        surface.table_barrier_time,
+    ),
+    "path": Kind(
+        "Committee and engine along the checked path",
+        "The latest rounds. Above: energies of frames that the committee has visited by itself, from the label engine "
+        "(circles) and from the committee (line), each relative to the first frame. Below: their difference; the grey "
+        "band is ± 0.5 kcal/mol. Frames are evenly spaced here; those in the shaded part lie within the break, which "
+        "takes a small part of the time and has a large part of the frames. The largest difference is the path error; "
+        "where a temperature is sampled, means over stretches of the collective variable are compared instead of "
+        "frames.",
+        curves.draw_path,
+        curves.table_path,
+    ),
+    "rupture": Kind(
+        "Quasi-static rupture",
+        "The two ends are held at growing distances and all else is relaxed: energy (left) and force on the ends "
+        "(right), committee by round and label engine in black. The dot is where the molecule breaks. Nothing here "
+        "depends on velocities or temperature, so that it tells a wrong potential from a noisy barrier.",
+        curves.draw_rupture,
+        curves.table_rupture,
+    ),
+    "uncertainty_cv": Kind(
+        "Disagreement along the collective variable",
+        "Population std over the members of the committee at every frame, one panel a round. Frames above the dashed "
+        "threshold are new to the committee; circles were selected for labelling, green ticks were labelled to check "
+        "the path, the shaded part is the break. From round to round the peak at the event should sink towards the "
+        "threshold; a round without a frame above it has nothing left to learn along this path.",
+        spread.draw_uncertainty_cv,
+        spread.table_uncertainty,
+    ),
+    "uncertainty": Kind(
+        "Disagreement in time",
+        "The same against the time step of the drive: what lies close together along the collective variable, such as "
+        "the break, is far apart here, and the start, which sets the threshold, can be seen.",
+        spread.draw_uncertainty,
+        spread.table_uncertainty,
+    ),
+    "learning": Kind(
+        "Learning curves",
+        "Loss and mean absolute errors on the validation frames over the epochs, every round from its own zero; a "
+        "round starts from the last one's weights. Validation far above training, or rising at the end, means "
+        "overfitting: more labels or fewer epochs.",
+        convergence.draw_learning,
+        convergence.table_learning,
+    ),
+    "labels": Kind(
+        "Where the labels were spent",
+        "Left: labels along the collective variable, by what they were bought for. A good run spends most of them "
+        "where the event is. Right: the same by round.",
+        accounts.draw_labels,
+        accounts.table_labels,
+    ),
+    "cost": Kind(
+        "Time by stage",
+        "Wall time of each stage as its marker says. The check of a round begins while its walkers are driven, so that "
+        "the sum is somewhat more than the time that passed; an interruption does not count.",
+        accounts.draw_cost,
+        accounts.table_cost,
+    ),
 }
+"""What the run folder alone shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """The last committee on labelled frames: the panels of `rareal.report.evaluation`, and how many frames."""
+
+    frames: int
+    parity: Sequence[Parity]
+    reliability: Sequence[Reliability]
+
+
+SETS = {
+    "": (
+        "the frames it learnt from",
+        "Most members have been fitted to each of these frames: errors here are those of the fit, a lower bound.",
+    ),
+    "_unseen": (
+        "frames labelled afterwards",
+        "The committee was trained on none of these frames: they were labelled to check its path, or chosen since "
+        "because it was unsure of them. Errors here are those that matter, and the honest test of its std.",
+    ),
+}
+"""Suffix of the kinds, and what the frames are, of the sets that the last committee is judged on."""
+
+
+HOW_CALIBRATED = (
+    "The committee's std against its true error, logarithmic. Dashed: error = std. Dots: frames (atoms) in bins of "
+    "equal number by their std, root-mean-square error of each. Dots on the dashed line mean a std that can be "
+    "taken at its word; above it the committee is too sure of itself. Rising dots mean at least that the std finds "
+    "the bad frames. "
+)
+
+
+def judged_kinds(judgements: Mapping[str, Judgement]) -> dict[str, Kind]:
+    """Parity and calibration, for the sets (keys of `SETS`) that there are."""
+    kinds = {}
+    explained = max(judgements, default="")  # on the page the frames that were not learnt from come first
+    for suffix, (name, remark) in SETS.items():
+        if (found := judgements.get(suffix)) is None:
+            continue
+        frames = f"{name} ({found.frames})"
+        kinds[f"parity{suffix}"] = Kind(
+            f"Parity, {frames}",
+            f"Predictions of the last committee (its mean) against labels, and their difference below. {remark}",
+            partial(_shown, evaluation.draw_parity, found.parity),
+            partial(_shown, evaluation.table_parity, found.parity),
+        )
+        kinds[f"calibration{suffix}"] = Kind(
+            f"Calibration, {frames}",
+            f"{HOW_CALIBRATED if suffix == explained else ''}{remark}",
+            partial(_shown, evaluation.draw_calibration, found.reliability),
+            partial(_shown, evaluation.table_calibration, found.reliability),
+        )
+    return kinds
+
+
+def _shown(show: Callable[[Any], T], panels: Any, _: RunData) -> T:
+    """What needs nothing of the run but its panels."""
+    return show(panels)
+
+
+NAMES = (*KINDS, *(f"{name}{suffix}" for suffix in SETS for name in ("parity", "calibration")))
+"""All kinds that a run may have."""
+
+
+def write_plots(
+    run: RunData,
+    kinds: Mapping[str, Kind],
+    only: Collection[str] = (),
+    folder: Path | None = None,
+    tables: bool = True,
+) -> list[Path]:
+    """Write ``KIND.png`` and ``KIND.csv`` of ``kinds``, as far as there is something to show; return the files.
+
+    Parameters
+    ----------
+    only : names of those wanted; all if empty.
+    folder : where to; ``RUN/plots`` if not given.
+    tables : whether to write the CSVs; of long drives they are large.
+
+    Raises
+    ------
+    RunFolderError
+        If there is nothing to draw yet.
+    """
+    folder = folder or run.folder / FOLDER
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, kind in kinds.items():
+            figure = kind.draw(run) if not only or name in only else None
+            if figure is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                written.append(write_png(figure, folder / f"{name}.png"))
+                if tables:
+                    written.append(write_table(folder / f"{name}.csv", kind.table(run)))
+    if not written:
+        what = f"{', '.join(only)}: nothing of that" if only else "nothing to draw yet; the first plots come"
+        rest = " in this run, or not yet" if only else " with the first trained committee"
+        raise RunFolderError(f"{run.folder}: {what}{rest}")
+    return written
 
 
 def plot_run(folder: Path, reference: Path | None = None) -> list[Path]:
@@ -61,360 +255,11 @@ def plot_run(folder: Path, reference: Path | None = None) -> list[Path]:
     Parameters
     ----------
     folder : the run folder.
-    reference : a folder of the engine's own pulls; see `RunData`.
+    reference : a folder of the engine's own drives; see `RunData`.
 
     Raises
     ------
     RunFolderError
         If there is no such folder, or nothing in it to draw yet.
     """
-    run = RunData(folder, reference)
-    written = []
-    with matplotlib.rc_context(STYLE):
-        for name, draw in PLOTS.items():
-            figure = draw(run)
-            if figure is not None:
-                (folder / FOLDER).mkdir(exist_ok=True)
-                written.append(_write(figure, folder / FOLDER / name))
-    if not written:
-        raise RunFolderError(f"{folder}: nothing to draw yet; the first plots come with the first trained committee")
-    return written
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure)
-    return write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DOTS_PER_INCH))
-
-
-def draw_barrier(run: RunData) -> Figure | None:
-    """W_max per round beside the reference (Figure 6, left), and the errors per round (Figures 3b and 5)."""
-    if not run.rows:
-        return None
-    figure = _figure(8.4, 3.7)
-    grid = figure.subplots(1, 2)
-    rounds, labels = finite(run.rows, "round"), finite(run.rows, "labels")
-    _barriers(grid[0], run, rounds)
-    _errors(grid[1], run, rounds)
-    names = [f"{r:.0f}\n{n:.0f}" if np.isfinite(n) else f"{r:.0f}" for r, n in zip(rounds, labels, strict=True)]
-    every = -(-len(rounds) // 10)
-    for axes in grid:
-        axes.set_xticks(rounds[::every], names[::every])
-        axes.set_xlim(rounds.min() - 0.4, rounds.max() + 0.4)
-        axes.set_xlabel("Round / labels bought so far")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.01), ncols=2, columnspacing=1.0)
-    return figure
-
-
-def _barriers(axes: Axes, run: RunData, rounds: Array) -> None:
-    barrier, error = finite(run.rows, "barrier_eV"), np.nan_to_num(finite(run.rows, "barrier_se_eV"))
-    _barrier_panel(axes, run.reference_barrier, rounds, barrier, error)
-    axes.set_ylabel("$W_{max}$ (eV)")
-    late = slice(-LATEST_ROUNDS, None)
-    low, high = np.nanmin(barrier - error, initial=np.inf), np.nanmax(barrier[late] + error[late], initial=-np.inf)
-    # the first rounds are eV away: the last ones need a scale of their own to be seen against the reference
-    if len(rounds) > LATEST_ROUNDS and high - low > 40 * KCAL_MOL:
-        inset = axes.inset_axes((0.42, 0.2, 0.55, 0.42))
-        _barrier_panel(inset, run.reference_barrier, rounds[late], barrier[late], error[late])
-        inset.set_xticks(rounds[late], [f"{r:.0f}" for r in rounds[late]])
-        inset.margins(x=0.15, y=0.2)
-        inset.tick_params(labelsize=8)
-        inset.set_title(f"last {LATEST_ROUNDS} rounds", fontsize=8.5)
-
-
-def _barrier_panel(
-    axes: Axes, reference: tuple[float, float] | None, rounds: Array, barrier: Array, error: Array
-) -> None:
-    if reference:
-        mean, spread = reference
-        axes.axhspan(mean - KCAL_MOL, mean + KCAL_MOL, color="0.91", lw=0, label="± 1 kcal/mol")
-        if np.isfinite(spread):
-            axes.axhspan(mean - spread, mean + spread, color="0.68", lw=0, label="± its standard error")
-        axes.axhline(mean, color=ENGINE, lw=1.2, label=f"reference, {mean:.2f} eV")
-    style: dict[str, Any] = {"color": BLUE, "marker": "o", "capsize": 3, "zorder": 3}
-    axes.errorbar(rounds, barrier, yerr=error, label="committee, ± s.e.", **style)
-
-
-def _errors(axes: Axes, run: RunData, rounds: Array) -> None:
-    series = (
-        ("path_error_kcal_mol", "along its own path", VERMILLION, "o", "-"),
-        ("rupture_energy_error_kcal_mol", "$E_{max}$, quasi-static", GREEN, "s", "-"),
-        ("error_kcal_mol", "$W_{max}$", BLUE, "^", ":"),
-    )
-    for name, label, colour, marker, line in series:
-        values = np.abs(finite(run.rows, name))
-        values[values == 0] = np.nan  # has no place on a logarithmic axis
-        if np.isfinite(values).any():
-            axes.plot(rounds, values, line, color=colour, marker=marker, label=label)
-    name = ", ".join(f"{limit:g}" for limit in LIMITS) + " kcal/mol"
-    for limit, shown in zip(LIMITS, (name, None), strict=True):
-        axes.axhline(limit, color="0.45", lw=0.9, ls="--", zorder=0, label=shown)
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.2), max(high, 3))
-    _name_decades(axes)
-    axes.set_ylabel("Absolute error (kcal/mol)")
-
-
-def draw_work(run: RunData) -> Figure | None:
-    """The work of the drive against the collective variable, round by round (Figures 2b and 3a)."""
-    rounds = [item for item in run.rounds if item.pulls]
-    if not rounds:
-        return None
-    figure = _figure(6.4, 4.0)
-    axes = figure.subplots()
-    colours = _round_colours(figure, axes, rounds)
-    for item in rounds:
-        last = item is rounds[-1]
-        for k, pull in reversed(list(enumerate(item.pulls))):
-            _work(axes, pull, colours[item.number], 2.8 if last else 1.5, main=k == 0)
-    for k, pull in reversed(list(enumerate(run.reference_pulls))):
-        _work(axes, pull, ENGINE, 1.1, main=k == 0)
-    axes.set_xlabel(run.cv_label)
-    axes.set_ylabel("Work (eV)")
-    axes.set_xlim(*_limits([p.cv for p in run.reference_pulls or rounds[-1].pulls], 0.02))
-    peaks = [p.work.max() for p in run.reference_pulls] + [np.median([p.work.max() for p in r.pulls]) for r in rounds]
-    axes.set_ylim(-0.03 * max(peaks), min(1.12 * max(peaks), 2.0 * float(np.median(peaks[-3:]))))
-    handles = [Line2D([], [], color="0.4", lw=2), Line2D([], [], color="0.4", lw=0.7, alpha=0.6)]
-    names = ["first velocity seed (dot: $W_{max}$)", "other seeds"]
-    if run.reference_pulls:
-        handles, names = [Line2D([], [], color=ENGINE, lw=1.1), *handles], ["label engine", *names]
-    axes.legend(handles, names, loc="upper left")
-    return figure
-
-
-def _work(axes: Axes, pull: Pull, colour: Any, width: float, main: bool) -> None:
-    if not main:
-        axes.plot(pull.cv, pull.work, color=colour, lw=0.6, alpha=0.45, zorder=2)
-        return
-    axes.plot(pull.cv, pull.work, color=colour, lw=width, zorder=3)
-    style: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.8, "ms": 4 + 1.3 * width}
-    axes.plot(pull.cv[pull.summit], pull.work[pull.summit], "o", **style, zorder=4)
-
-
-def draw_uncertainty(run: RunData) -> Figure | None:
-    """The spread of the committee along the pull, one panel a round: threshold, break, and what was labelled."""
-    rounds = _some([item for item in run.rounds if any((p.energy_std > 0).any() for p in item.pulls)], MOST_PANELS)
-    if not rounds:
-        return None
-    columns = min(3, len(rounds))
-    lines = -(-len(rounds) // columns)
-    figure = _figure(max(5.0, 2.75 * columns), 1.1 + 1.8 * lines)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, item in zip(grid.flat, rounds, strict=False):
-        _spread(axes, item)
-    for axes in grid.flat[len(rounds) :]:
-        axes.set_axis_off()
-    for axes in grid.flat[max(0, len(rounds) - columns) : len(rounds)]:
-        axes.tick_params(labelbottom=True)
-    spreads = 1000 * np.concatenate([p.energy_std for item in rounds for p in item.pulls])
-    low, high = np.quantile(spreads[spreads > 0], [0.002, 1.0])
-    grid[0, 0].set_yscale("log")
-    grid[0, 0].set_ylim(low / 3, high * 2)
-    _name_decades(grid[0, 0])
-    figure.supxlabel("Step of the pull", fontsize=9.5)
-    figure.supylabel("Committee's energy std (meV)", fontsize=9.5)
-    known = {name: handle for axes in grid.flat for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        known.values(),
-        known.keys(),
-        loc="outside upper center",
-        ncols=2 * columns if columns > 1 else 3,
-        columnspacing=1.2,
-    )
-    return figure
-
-
-def _spread(axes: Axes, item: RoundData) -> None:
-    walker = item.path.walker if item.path and item.path.walker < len(item.pulls) else 0
-    if item.path and item.path.break_steps:
-        # a few tens of fs in several ps: widened to what can be seen
-        first, last = item.path.break_steps
-        axes.axvspan(first - 20, last + 20, color=SHADE, lw=0, label="break", zorder=0)
-    for k, pull in enumerate(item.pulls):
-        if k != walker:
-            axes.plot(pull.steps, 1000 * pull.energy_std, color="0.7", lw=0.5, zorder=1, label="other walkers")
-    pull = item.pulls[walker]
-    axes.plot(pull.steps, 1000 * pull.energy_std, color=BLUE, lw=0.9, zorder=2, label="checked walker")
-    if item.selection:
-        axes.axhline(1000 * item.selection.threshold, color=ENGINE, lw=1, ls="--", zorder=3, label="threshold")
-        chosen = [(item.pulls[k], row) for k, row in item.selection.chosen if k < len(item.pulls)]
-        points = [(p.steps[row], 1000 * p.energy_std[row]) for p, row in chosen if row < p.steps.size]
-        if points:
-            mark: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "none", "mec": VERMILLION, "mew": 0.8, "ms": 3.2}
-            axes.plot(*zip(*points, strict=True), **mark, zorder=4, label="selected")
-    if item.path:
-        mark = {"ls": "", "marker": "|", "color": GREEN, "ms": 7, "mew": 0.9, "clip_on": False}
-        axes.plot(item.path.steps, np.full(len(item.path.steps), 0.04), **mark, transform=axes.get_xaxis_transform(),
-                  zorder=4, label="path-checked")  # fmt: skip
-    axes.set_title(f"round {item.number}", loc="left")
-
-
-def draw_path(run: RunData) -> Figure | None:
-    """Engine and committee along the round's own pull, and their difference, of the latest rounds."""
-    checked = [(item.number, item.path) for item in run.rounds if item.path is not None][-LATEST_ROUNDS:]
-    if not checked:
-        return None
-    figure = _figure(max(4.6, 2.75 * len(checked)), 4.2)
-    grid = figure.subplots(2, len(checked), sharey="row", sharex="col", squeeze=False, height_ratios=[3, 2])
-    for (number, path), (energy, residual) in zip(checked, grid.T, strict=True):
-        _path_columns(energy, residual, path)
-        energy.set_title(f"round {number}: worst {np.abs(_residual(path)).max():.2g} kcal/mol", loc="left")
-    grid[0, 0].set_ylabel("Energy above\nfirst frame (eV)")
-    grid[1, 0].set_ylabel("Committee − engine\n(kcal/mol)")
-    worst = max(float(np.abs(_residual(path)).max()) for _, path in checked)
-    # logarithmic only where a linear axis would hide the limit
-    if worst > 10 * LIMITS[0]:
-        grid[1, 0].set_yscale("symlog", linthresh=1.0)
-        grid[1, 0].set_yticks([s * 10**k for k in range(int(np.log10(worst)) + 1) for s in (-1, 1)] + [0])
-        grid[1, 0].yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    figure.align_ylabels(grid[:, 0])
-    figure.supxlabel("Step of the checked frame (frames evenly spaced)", fontsize=9.5)
-    known = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
-    known.update(zip(*reversed(grid[1, 0].get_legend_handles_labels()), strict=True))
-    figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=len(known))
-    return figure
-
-
-def _path_columns(energy: Axes, residual: Axes, path: PathCheck) -> None:
-    # the break takes a hundredth of the pull and has a third of the frames: by number, not by time
-    order = np.arange(len(path.steps))
-    for axes in (energy, residual):
-        within = order[path.in_break]
-        if within.size:
-            axes.axvspan(within.min() - 0.5, within.max() + 0.5, color=SHADE, lw=0, zorder=0, label="break")
-    energy.plot(order, path.engine, "o", color=ENGINE, ms=3.6, mfc="none", mew=0.9, label="engine", zorder=3)
-    energy.plot(order, path.committee, color=VERMILLION, label="committee", zorder=2)
-    residual.axhspan(-LIMITS[0], LIMITS[0], color="0.87", lw=0, zorder=1, label=f"±{LIMITS[0]:g} kcal/mol")
-    residual.axhline(0, color="0.5", lw=0.7, zorder=1)
-    residual.plot(order, _residual(path), color=VERMILLION, marker=".", ms=4, lw=1)
-    ends = (
-        [0, *order[path.in_break][[0, -1]], len(order) - 1]
-        if path.in_break.any()
-        else np.linspace(0, len(order) - 1, 4)
-    )
-    # a tick too near to the one before it would be written over it
-    ticks = [k for n, k in enumerate(map(int, ends)) if n == 0 or k - ends[n - 1] > 0.2 * len(order)]
-    residual.set_xticks(ticks, [str(path.steps[k]) for k in ticks])
-
-
-def _residual(path: PathCheck) -> Any:
-    """Committee minus engine [K], kcal/mol."""
-    return (path.committee - path.engine) / KCAL_MOL
-
-
-def draw_rupture(run: RunData) -> Figure | None:
-    """The quasi-static rupture: energy and force against the distance held, committee by round and engine."""
-    rounds = [item for item in run.rounds if item.rupture is not None]
-    if not rounds:
-        return None
-    figure = _figure(8.4, 3.4)
-    grid = figure.subplots(1, 2)
-    colours = _round_colours(figure, grid, rounds)
-    for item in rounds:
-        _rupture(grid, item.rupture, colours[item.number], 2.8 if item is rounds[-1] else 1.4)
-    _rupture(grid, run.reference_rupture, ENGINE, 1.1)
-    best = run.reference_rupture or rounds[-1].rupture
-    for axes, what, name in zip(grid, ("Energy above start (eV)", "Force (eV/Å)"), ("energies", "forces"), strict=True):
-        axes.set_xlabel(run.cv_label)
-        axes.set_ylabel(what)
-        # an early committee may hold a molecule that does not exist by any force
-        top = getattr(best, name).max()
-        axes.set_ylim(max(axes.get_ylim()[0], -0.5 * top), min(axes.get_ylim()[1], 1.6 * top))
-    handles = [Line2D([], [], color=colours[rounds[-1].number], lw=2.8)]
-    names = [f"committee, round {rounds[-1].number}"]
-    if run.reference_rupture is not None:
-        handles, names = [Line2D([], [], color=ENGINE, lw=1.1), *handles], ["label engine", *names]
-    grid[0].legend([*handles, Line2D([], [], color="0.4", marker="o", ls="", mec="white", ms=6)], [*names, "rupture"])
-    return figure
-
-
-def _rupture(grid: Sequence[Axes], curve: Rupture | None, colour: Any, width: float) -> None:
-    if curve is None:
-        return
-    for axes, values in zip(grid, (curve.energies, curve.forces), strict=True):
-        axes.plot(curve.distances, values, color=colour, lw=width)
-        style: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.8, "ms": 4 + 1.3 * width}
-        axes.plot(curve.broken, np.interp(curve.broken, curve.distances, values), "o", **style, zorder=3)
-
-
-def draw_learning(run: RunData) -> Figure | None:
-    """Loss, energy error and force error over the epochs of every round."""
-    rounds = [item for item in run.rounds if "epoch" in item.learning]
-    if not rounds:
-        return None
-    figure = _figure(8.4, 3.1)
-    grid = figure.subplots(1, 3)
-    colours = _round_colours(figure, grid, rounds)
-    panels = (
-        ("Loss", {"training_loss": ":", "validation_loss": "-"}, 1),
-        ("Energy MAE (meV)", {"energy_mae_eV": "-"}, 1000),
-        ("Force MAE (meV/Å)", {"force_mae_eV_A": "-"}, 1000),
-    )
-    for axes, (title, columns, scale) in zip(grid, panels, strict=True):
-        for item in rounds:
-            for name, line in columns.items():
-                values = scale * item.learning.get(name, np.array(np.nan))
-                if np.isfinite(values).any():
-                    axes.plot(item.learning["epoch"], values, line, color=colours[item.number], lw=1.2)
-        axes.set_yscale("log")
-        _name_decades(axes)
-        axes.set_xlabel("Epoch of the round")
-        axes.set_ylabel(title)
-    lines = [Line2D([], [], color="0.4", ls=line, lw=1.2) for line in (":", "-")]
-    grid[0].legend(lines, ["training", "validation"], loc="upper right")
-    return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _name_decades(axes: Axes) -> None:
-    """Plain numbers on a logarithmic y axis, with 2 and 5 where there are few decades."""
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _some(rounds: Sequence[RoundData], most: int) -> list[RoundData]:
-    """At most so many rounds, the first and the last among them."""
-    if len(rounds) <= most:
-        return list(rounds)
-    return [rounds[k] for k in np.linspace(0, len(rounds) - 1, most).round().astype(int)]
-
-
-def _round_colours(figure: Figure, axes: Any, rounds: Sequence[RoundData]) -> dict[int, Any]:
-    """A colour for every round, and the bar that explains them.
-
-    The map stops short of its yellow end, which is lost on white paper.
-    """
-    numbers = [item.number for item in rounds]
-    colours = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.78, len(numbers)))
-    if len(numbers) > 1:
-        edges = np.arange(len(numbers) + 1) - 0.5
-        norm = BoundaryNorm(edges, len(numbers))
-        mappable = ScalarMappable(norm, ListedColormap(colours))
-        bar = figure.colorbar(mappable, ax=axes, pad=0.02, fraction=0.04, aspect=30)
-        every = -(-len(numbers) // 10)
-        bar.set_ticks(range(0, len(numbers), every), labels=[str(n) for n in numbers[::every]])
-        bar.ax.tick_params(length=0)
-        bar.set_label("Round")
-        bar.outline.set_visible(False)
-    return dict(zip(numbers, colours, strict=True))
-
-
-def _limits(arrays: Sequence[Any], margin: float) -> tuple[float, float]:
-    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
-    return low - margin * (high - low), high + margin * (high - low)
-
-
-PLOTS: dict[str, Callable[[RunData], Figure | None]] = {
-    "barrier_convergence.png": draw_barrier,
-    "work.png": draw_work,
-    "uncertainty.png": draw_uncertainty,
-    "path.png": draw_path,
-    "rupture.png": draw_rupture,
-    "learning.png": draw_learning,
-}
+    return write_plots(RunData(folder, reference), KINDS, tables=False)

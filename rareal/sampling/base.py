@@ -202,16 +202,18 @@ class LammpsSampler(ABC):
             (folder / lammps.DUMP).unlink(missing_ok=True)
         return trajectory
 
-    def write(self, model: Path, folder: Path, walker: Walker) -> None:
+    def write(self, model: Path, folder: Path, walker: Walker, dry: bool = False) -> None:
         """Write all that LAMMPS reads for a drive with the committee in the file ``model``.
+
+        With ``dry`` nothing runs for that: a bias whose strength would be measured first has a placeholder of it.
 
         Raises
         ------
         SamplingError
-            Where a bias has to be measured first: see `bias`.
+            See `bias`.
         """
         driver = "mean" if self.config.of(walker.number).driver == "mean" else str(best_member(model) + 1)
-        options = f"drive {driver} {self.bias(model, folder, walker, driver)}".rstrip()
+        options = f"drive {driver} {self.bias(model, folder, walker, driver, dry)}".rstrip()
         # relative, so that a run folder can be moved
         self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
 
@@ -220,7 +222,7 @@ class LammpsSampler(ABC):
         nowhere = np.empty((0, len(walker.start.numbers), 3))
         return assemble({}, np.empty(0, dtype=np.int64), nowhere, self.variables, walker.number, walker.seed, why)
 
-    def bias(self, model: Path, folder: Path, walker: Walker, driver: str) -> str:
+    def bias(self, model: Path, folder: Path, walker: Walker, driver: str, dry: bool = False) -> str:
         """The pair style's keyword of the bias towards disagreement; empty where none is asked for.
 
         Raises
@@ -236,7 +238,8 @@ class LammpsSampler(ABC):
         if not wanted.given:
             path = os.path.relpath(model, folder / bias.FOLDER)
             block = committee(path, lammps.elements(walker.start), f"drive {driver}")
-            scale = bias.measure(folder, walker, settings, block)
+            place = bias.prepare(folder, walker, settings, block)
+            scale = bias.PLACEHOLDER if dry else bias.measure(place, settings)
         return wanted.keyword(settings.temperature, scale)
 
     def committee(self, model: str, walker: Walker, options: str) -> str:

@@ -290,10 +290,7 @@ class Metadynamics(LammpsSampler):
 
     def free_energy(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> FreeEnergy:
         """The surface from all walkers of a round."""
-        histories = [
-            History(each.steps, each.cvs, *load_bias(folder / ARCHIVE))
-            for folder, each in zip(folders, trajectories, strict=True)
-        ]
+        histories = [self.history(folder, each) for folder, each in zip(folders, trajectories, strict=True)]
         config = self.config
         settings = Settings(
             temperature=config.temperature,
@@ -306,6 +303,15 @@ class Metadynamics(LammpsSampler):
             ends=config.basins,
         )
         return analyse(histories, settings)
+
+    def history(self, folder: Path, trajectory: Trajectory) -> History:
+        """What a walker saw, and under which bias."""
+        start, hills = load_bias(folder / ARCHIVE)
+        other = None
+        if self.config.of(trajectory.walker).uncertainty_bias is not None:
+            # what is left of the bias, within the walls, is the committee's
+            other = trajectory.bias - start.along(hills, trajectory.steps, trajectory.cvs)
+        return History(trajectory.steps, trajectory.cvs, start, hills, other)
 
 
 def wall(own: Biased, kt: float) -> float:

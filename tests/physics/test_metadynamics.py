@@ -21,7 +21,7 @@ from rareal.sampling.metadynamics import ARCHIVE, SURFACE, Config, Metadynamics,
 from rareal.units import KB, KCAL_MOL
 
 KT = KB * 300.0
-START = Frame(np.array([6, 6]), np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
+START = Frame(np.array([1, 6]), np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def potential(energy: str, along_x: str, along_y: str) -> str:
             "group tied id 2",
             f'variable fx atom "{along_x}"',
             f'variable fy atom "{along_y}"',
-            'variable fz atom "-2*z"',
-            f'variable e atom "{energy}+z*z"',
+            'variable fz atom "-z"',
+            f'variable e atom "{energy}+0.5*z*z"',
             "fix surface moving addforce v_fx v_fy v_fz energy v_e",
             "fix_modify surface energy yes",
             "fix tether tied spring/self 5.0",
@@ -101,14 +101,14 @@ def double_well(x: Array) -> Array:
 
 
 WELL = potential(
-    f"{HEIGHT}*(x*x-1)^2+{TILT}*x+y*y", f"-{4 * HEIGHT}*x*(x*x-1)-{TILT}", "-2*y"
+    f"{HEIGHT}*(x*x-1)^2+{TILT}*x+0.5*y*y", f"-{4 * HEIGHT}*x*(x*x-1)-{TILT}", "-y"
 )  # fmt: skip
 
 
 def sampler(*variables: Coordinate, **settings: object) -> Metadynamics:
     config = {
         "biased": [{"hill_width": 0.15, "range": [-1.6, 1.6]}] * len(variables),
-        "steps": 60000,
+        "steps": 40000,
         "timestep": 2.0,
         "damping": 100.0,
         "relaxation_steps": 100,
@@ -172,11 +172,11 @@ def known(trajectory: Trajectory, folder: Path, made: Metadynamics) -> Array:
 
 def test_free_energy_of_a_harmonic_well(tmp_path: Path) -> None:
     stiffness = 4 * KCAL_MOL
-    block = potential(f"{0.5 * stiffness}*x*x+y*y", f"-{stiffness}*x", "-2*y")
-    result = free_energy(sampler(X, steps=40000), tmp_path, block, 1)
+    block = potential(f"{0.5 * stiffness}*x*x+0.5*y*y", f"-{stiffness}*x", "-y")
+    result = free_energy(sampler(X, steps=30000), tmp_path, block, 1)
     largest, average = deviation(result, 0.5 * stiffness * result.coordinates[:, 0] ** 2, 4 * KCAL_MOL)
-    assert average < 0.15
-    assert largest < 0.4
+    assert average < 0.12
+    assert largest < 0.35
     assert np.isnan(result.barrier)
     assert result.note == "no second basin has been seen yet"
 
@@ -198,7 +198,7 @@ def test_free_energy_of_a_double_well(tmp_path: Path) -> None:
     assert [result.first[0], result.second[0], result.saddle[0]] == pytest.approx([-1.02, 0.98, 0.02], abs=0.1)
     # the hills alone say the same, with less confidence
     assert result.hills_barrier == pytest.approx(result.barrier, abs=0.5 * KCAL_MOL)
-    assert result.times[-1] == 60000
+    assert result.times[-1] == 40000
     assert result.so_far[-1] == result.barrier
     assert np.ptp(result.so_far[-5:]) < 4 * result.barrier_error
 
@@ -207,11 +207,11 @@ def test_bias_of_another_surface_is_as_good_a_beginning(tmp_path: Path) -> None:
     """The next round inherits hills of a surface with the wells exchanged, half as high, from walkers of two rounds."""
     other = WELL.replace(f"+{TILT}*x", f"-{TILT}*x").replace(f")-{TILT}", f")+{TILT}")
     assert other != WELL
-    made = sampler(X, steps=10000)
+    made = sampler(X, steps=5000)
     for k in range(3):
         drive(made, tmp_path / f"before-{k}", Walker(k, 21 + k, START), other)
     previous = tuple(tmp_path / f"before-{k}" for k in range(3))
-    result = free_energy(sampler(X, steps=40000), tmp_path / "after", WELL, 2, previous)
+    result = free_energy(sampler(X, steps=25000), tmp_path / "after", WELL, 2, previous)
     exact = double_well(result.coordinates[:, 0])
     assert deviation(result, exact, 5 * KCAL_MOL)[1] < 0.12
     assert result.barrier == pytest.approx(3.2528 * KCAL_MOL, abs=3 * result.barrier_error)
@@ -225,7 +225,8 @@ def test_free_energy_of_two_coupled_coordinates(tmp_path: Path) -> None:
         f"-{4 * HEIGHT}*x*(x*x-1)+{0.5 * stiffness}*(y-0.5*x)",
         f"-{stiffness}*(y-0.5*x)",
     )
-    made = sampler(X, Y, steps=60000, hill_height="0.4 kcal/mol")
+    biased = [{"hill_width": 0.2, "range": [-1.5, 1.5]}, {"hill_width": 0.2, "range": [-1.3, 1.3]}]
+    made = sampler(X, Y, steps=20000, hill_height="0.4 kcal/mol", biased=biased)
     result = free_energy(made, tmp_path, block, 2)
     x, y = result.coordinates.T
     largest, average = deviation(result, HEIGHT * (x**2 - 1) ** 2 + 0.5 * stiffness * (y - 0.5 * x) ** 2, 4 * KCAL_MOL)
@@ -242,7 +243,7 @@ def test_free_energy_of_two_coupled_coordinates(tmp_path: Path) -> None:
 
 def test_free_energy_of_an_angle_that_wraps(tmp_path: Path) -> None:
     """A ring of radius 1 with two wells at 0 and 180 degrees: minima and barriers repeat after a full turn."""
-    height, ring = 2.5 * KCAL_MOL, 60 * KCAL_MOL
+    height, ring = 2.5 * KCAL_MOL, 20 * KCAL_MOL
     # in x and y: height sin^2(phi), which is y^2/r^2
     block = potential(
         f"{height}*y*y/(x*x+y*y)+{ring}*(sqrt(x*x+y*y)-1)^2",
@@ -252,7 +253,7 @@ def test_free_energy_of_an_angle_that_wraps(tmp_path: Path) -> None:
     made = sampler(PHI, biased={"hill_width": 12.0}, basins=[0, 180])
     result = free_energy(made, tmp_path, block, 1)
     assert made.axes[0].period == 360.0
-    assert deviation(result, height * np.sin(np.deg2rad(result.coordinates[:, 0])) ** 2, 3 * KCAL_MOL)[1] < 0.12
+    assert deviation(result, height * np.sin(np.deg2rad(result.coordinates[:, 0])) ** 2, 3 * KCAL_MOL)[1] < 0.15
     assert result.barrier == pytest.approx(height, abs=3 * result.barrier_error)
     assert np.isfinite(result.energy).all()
 
@@ -265,7 +266,7 @@ def test_colvars_starts_from_the_mean_of_the_walkers_and_adds_to_it(
     width = 12.0 if variables[0] is PHI else 0.15
     limits = {"range": (-90.0, 150.0)} if variables[0] is PHI else {"range": (-1.1, 1.0)}
     made = sampler(
-        *variables, steps=3000, biased=[{"hill_width": width, **limits}] * len(variables), inherit=0.5, hill_interval=50
+        *variables, steps=1500, biased=[{"hill_width": width, **limits}] * len(variables), inherit=0.5, hill_interval=50
     )
     start = replace(START, positions=START.positions * 0.8)
     folders = tuple(tmp_path / f"before-{k}" for k in range(3))
@@ -289,7 +290,7 @@ def test_colvars_starts_from_the_mean_of_the_walkers_and_adds_to_it(
 
 def test_forces_are_those_of_the_bias(tmp_path: Path) -> None:
     """Without thermostat, the energy with the bias in it is conserved between two hills."""
-    made = sampler(X, steps=4000, timestep=0.5, damping=1e9, hill_interval=10000)
+    made = sampler(X, steps=2000, timestep=0.5, damping=1e9, hill_interval=10000)
     folders = (tmp_path / "before",)
     drive(sampler(X, steps=10000), folders[0], Walker(0, 5, START), WELL)
     made.prepare(tmp_path / "after", Walker(0, 6, START, folders), WELL)
@@ -300,8 +301,8 @@ def test_forces_are_those_of_the_bias(tmp_path: Path) -> None:
     rows = thermo(tmp_path / "after" / lammps.LOG)
     total = rows["TotEng"] + rows["v_bias"]
     assert np.ptp(rows["v_bias"]) > 0.5 * KCAL_MOL
-    # Colvars takes the energy of the bin and not of the point
-    assert np.ptp(total) < 0.15 * np.ptp(rows["v_bias"])
+    # Colvars takes the energy of the bin and not of the point; without its forces this would be as large as the bias
+    assert np.ptp(total) < 0.3 * np.ptp(rows["v_bias"])
 
 
 def thermo(log: Path) -> dict[str, Array]:

@@ -173,6 +173,11 @@ def unreadable(stack: contextlib.ExitStack) -> None:
     Path("case.yaml").write_bytes(b"\xff\xfe\x00")
 
 
+def other_structure(stack: contextlib.ExitStack) -> None:
+    """A structure of other atoms."""
+    Path("other.xyz").write_text(WATER.replace("O 0 0 0", "S 0 0 0"))
+
+
 def no_yaml(stack: contextlib.ExitStack) -> None:
     """No YAML."""
     Path("case.yaml").unlink()
@@ -408,11 +413,58 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("executor: {kind: parsl, partition: cpu}"),
     ),
     "Samplers": (
-        Case("sampler: {kind: steered, velocity: 0}"),
         Case("sampler: {walkers: []}"),
         Case("sampler: {walkers: 0}"),
         Case("sampler: {walkers: [{walkers: 2}]}"),
         Case("sampler: {walkers: [{}, {temperature: -3}]}"),
+        Case("sampler: {uncertainty_bias: {form: linear, width: 0.1}}"),
+        Case("sampler: {kind: steered, velocity: 0}"),
+        Case("sampler: {kind: steered, velocity: 1 ps}"),
+        Case("sampler: {kind: steered, velocities: [0.001, -0.001]}"),
+        Case("sampler: {kind: steered, mode: force}"),
+        Case("sampler: {kind: steered, force: 1}"),
+        Case("sampler: {kind: steered, mode: force, force: 1, reverse: true}"),
+        Case("sampler: {kind: steered, along: {atoms: [1], direction: [0, 0, 0]}}"),
+        Case("sampler: {kind: steered, along: {atoms: [1], direction: [0, 0, 1], away_from: [1]}}"),
+        Case("sampler: {kind: steered, along: {atoms: [1], direction: [0, 0, 1]}}"),
+        Case("sampler: {kind: steered, along: {atoms: [1], direction: [0, 0, 1]}, hold: [1]}"),
+        Case("sampler: {kind: steered, hold: [4]}"),
+        Case("sampler: {kind: steered, hold: [1, 2, 3]}"),
+        Case("sampler: {kind: md, final_temperature: 300, temperature: 300}"),
+        Case("sampler: {kind: md, pressure: 0}"),
+        Case("sampler: metadynamics"),
+        Case("sampler: {kind: metadynamics, biased: []}"),
+        Case("sampler: {kind: metadynamics, biased: [{hill_width: 0.1}, {hill_width: 0.1}]}"),
+        Case("sampler: {kind: metadynamics, biased: [{hill_width: 0.1, range: [2, 1]}]}"),
+        Case("sampler: {kind: metadynamics, biased: [{hill_width: 0.1}]}"),
+        Case("sampler: {kind: metadynamics, biased: [{hill_width: 0.1, range: [2, 3]}]}"),
+        Case("sampler: {kind: metadynamics, biased: [{hill_width: 0.1, range: [0.5, 3]}], basins: [[1, 2], [3, 4]]}"),
+        Case(
+            "sampler: {kind: metadynamics, biased: [{hill_width: 0.1, range: [0.5, 3]}], "
+            "walkers: [{temperature: 300}, {temperature: 400}]}"
+        ),
+        Case(
+            colvar("name a", "width 0.1", "distance { group1 { atomNumbers 1 } group2 { atomNumbers 2 } }")
+            + "\nsampler: {kind: metadynamics, biased: [{hill_width: 0.1, range: [0.5, 3]}]}",
+            setup=colvars_says(value=1.0),
+        ),
+        Case("sampler: umbrella"),
+        Case("sampler: {kind: umbrella, first: 1, last: 1}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2, windows: 5, spacing: 0.1}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2, spacing: 3}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2, windows: 2, walkers: 3}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2, walkers: [{}, {temperature: 400}]}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2, steps: 10, frame_interval: 10}"),
+        Case("sampler: {kind: umbrella, first: 1, last: 2}", setup=missing("pymbar")),
+        Case("sampler: neb"),
+        Case("sampler: {kind: neb, product: nowhere.xyz}"),
+        Case("sampler: {kind: neb, product: other.xyz}", setup=other_structure),
+    ),
+    "Uncertainty and selection": (
+        Case("uncertainty: {kind: fixed, threshold: 0.2, limit: 0.1}"),
+        Case("uncertainty: {kind: fixed, threshold: 0.2 K}"),
+        Case("selection: {kind: event, cv_spacing: 0}"),
+        Case("selection: {kind: event, cv_spacing: [0.1, 0.2]}"),
     ),
     "What goes together": (
         Case("labels: {budget: 100}\ninitial: {frames: 150}"),

@@ -7,17 +7,22 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from commandline import Command
 
 from rareal import plugin
 from rareal.config import load
 from rareal.lock import NAME
 from rareal.rundir import RunFolder
+from rareal.units import KCAL_MOL
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hexane"
 
@@ -157,11 +162,101 @@ def test_status(case: Path, command: Command) -> None:
     assert (state["state"], state["stage"], state["end"]["converged"]) == ("finished", None, True)
 
 
-def test_status_and_plot_want_a_run_folder(case: Path, command: Command) -> None:
-    for verb in ("status", "plot"):
+def test_status_tells_stages_labels_and_selection(case: Path, command: Command) -> None:
+    with RunFolder.open("here", load("hexane.yaml")) as run:
+        run.stage(-1, "data").finish(labels=100)
+        run.stage(0, "select").finish(threshold=[0.02], worthwhile=[30], rows=[200], labels=36, failed=4)
+        for number, barrier in enumerate((7.5, 7.6)):
+            run.append_round({"round": number, "labels": 136, "barrier_eV": barrier, "barrier_se_eV": 0.01})
+        sample = run.stage(1, "sample").folder
+        for k, done in enumerate((30, 50)):
+            (sample / f".walker-{k:02d}.progress").write_text(f"{done} 100")
+        (Path("here") / "STOP").touch()
+        state = json.loads(command("status", "here", "--json")[1])
+        out = command("status", "here")[1]
+    assert state["stages"] == [{"round": 1, "stage": "sample", "done": 80, "total": 200}]
+    assert (state["bought"], state["refused"], state["stop_requested"]) == (136, 4, True)
+    assert state["barrier"]["change_kcal_mol"] == pytest.approx(0.1 / KCAL_MOL)
+    assert state["selection"]["threshold"] == [0.02]
+    for part in (
+        "in stage 'sample' of round 1 (80 of 200)",
+        "136 of 600 bought, 4 refused",
+        "7.600 ± 0.010 eV, +2.31 kcal/mol since the round before",
+        "threshold 0.02, 30 of 200 frames above it; 36 labels bought, 4 refused",
+        "the run ends after this round",
+    ):
+        assert part in out
+
+
+def test_status_is_watched_until_the_run_ends(case: Path, command: Command) -> None:
+    """Plain lines where there is no terminal, and only what is new; JSON is an object a line."""
+    opened = RunFolder.open("here", load("hexane.yaml"))
+    stage = opened.stage(0, "train")
+
+    def go_on() -> None:
+        time.sleep(0.5)
+        stage.finish()
+        opened.append_round({"round": 0, "labels": 150, "barrier_eV": 7.5})
+        time.sleep(0.5)
+        opened.finish(converged=True)
+        opened.close()
+
+    helper = threading.Thread(target=go_on)
+    helper.start()
+    code, out, _ = command("status", "here", "--watch", "--interval", 0.1)
+    helper.join()
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("hexane (seed 1) in here: running")
+    assert lines[-1] == "converged"
+    assert len(lines) == len(set(lines)), "a line that has not changed is not told again"
+    assert any("barrier 7.500" in line for line in lines)
+    code, out, _ = command("status", "here", "--watch", "--json")
+    assert [json.loads(line)["state"] for line in out.splitlines()] == ["finished"]
+
+
+def test_what_reads_a_run_wants_a_run_folder(case: Path, command: Command) -> None:
+    for verb in ("status", "plot", "report", "compare"):
         code, _, error = command(verb, ".")
         assert code == 1
         assert "this is no run folder" in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_where_and_how_to_go_on(
+    case: Path, command: Command, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """By Ctrl-C, or by a queue whose time is over."""
+
+    def work(config: object, run: RunFolder, *rest: object) -> None:
+        run.stage(2, "sample")
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+
+    monkeypatch.setattr("rareal.loop.run_loop", work)
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, error = command("run", "hexane.yaml", "--quiet")
+    assert code == 130
+    assert "Stopped in round 2, stage 'sample'. The same command goes on from here." in error
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert json.loads(command("status", "runs/hexane", "--json")[1])["state"] == "stopped"
+
+
+def test_a_run_that_a_stop_file_has_ended_says_so(
+    case: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(config: object, run: RunFolder, *rest: object) -> None:
+        (run.path / "STOP").touch()
+        run.append_round({"round": 0, "labels": 150, "barrier_eV": 7.5, "barrier_se_eV": 0.01})
+        run.finish(converged=False)
+
+    monkeypatch.setattr("rareal.loop.run_loop", work)
+    monkeypatch.setattr("rareal.report.plots.plot_run", lambda folder: None)
+    code, out, _ = command("run", "hexane.yaml")
+    assert code == 0
+    assert "Ended by runs/hexane/STOP; the same command goes on from here." in out
+    state = json.loads(command("status", "runs/hexane", "--json")[1])
+    assert (state["state"], state["end"]["stopped"]) == ("stopped", True)
 
 
 def test_two_runs_in_one_folder(case: Path, command: Command) -> None:
@@ -191,6 +286,39 @@ def test_dry_run_writes_the_scripts_of_a_round_and_runs_nothing(case: Path, comm
     assert done.returncode == 0, done.stdout[-2000:]
     code, _, error = command("run", "hexane.yaml", "--dry-run")
     assert (code, "holds other files" in error) == (1, True)
+
+
+SAMPLERS = {
+    "md": ("{kind: md, steps: 20, equilibration: 10}", "in.md"),
+    "umbrella": ("{kind: umbrella, first: 6.5, last: 7, windows: 2, walkers: 1, steps: 20}", "in.umbrella"),
+    "metadynamics": ("{kind: metadynamics, steps: 20, biased: [{hill_width: 0.1, range: [6, 9]}]}", "in.metadynamics"),
+    "udd": ("{kind: udd, steps: 20}", "in.md"),
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_dry_run_of_every_sampler(case: Path, command: Command, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Nothing runs, not even what a bias would be measured with."""
+    section, name = SAMPLERS[kind]
+    data = yaml.safe_load((case / "hexane.yaml").read_text())
+    data |= {"sampler": yaml.safe_load(section), "model": {"hidden": {"C": [8], "H": [8]}}}
+    (case / "other.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("RAREAL_LMP", "/no/such/program")
+    code, out, error = command("run", "other.yaml", "--dry-run", "--dir", "dry")
+    assert code == 0, error
+    scripts = {Path(line).name for line in out.splitlines()}
+    assert name in scripts
+    assert all(Path(line).is_file() for line in out.splitlines())
+
+
+def test_dry_run_of_what_runs_no_lammps(case: Path, command: Command) -> None:
+    shutil.copy(case / "hexane.xyz", case / "product.xyz")
+    data = yaml.safe_load((case / "hexane.yaml").read_text())
+    (case / "neb.yaml").write_text(yaml.safe_dump(data | {"sampler": {"kind": "neb", "product": "product.xyz"}}))
+    code, _, error = command("run", "neb.yaml", "--dry-run")
+    assert code == 2
+    assert "writes no LAMMPS scripts" in error
+    assert not (case / "runs").exists()
 
 
 def test_plugin(command: Command) -> None:

@@ -15,7 +15,6 @@ from commandline import Command
 from rareal import starter
 from rareal.config import KINDS, load
 from rareal.errors import ConfigError
-from rareal.jsonschema import needs_keys
 
 
 @pytest.fixture
@@ -66,16 +65,30 @@ def test_the_commented_values_are_the_defaults(folder: Path, command: Command) -
 
 
 @pytest.mark.parametrize("kind", KINDS["sampler"].modules)
-def test_every_sampler_can_be_asked_for(kind: str, folder: Path) -> None:
-    """Those with keys that have no default say which."""
-    arguments: dict[str, Any] = {"sampler": kind, "cvs": ["distance 1 3"]}
-    wish = starter.wish(folder / "propane.xyz", **arguments)
-    if needs_keys(KINDS["sampler"].schema(kind)):
-        with pytest.raises(ConfigError, match=r"sampler\.\w+.*: this key is missing; add it"):
+@pytest.mark.parametrize("cvs", [["distance 1 3"], ["dihedral 2 1 3 4"], ["angle 1 2 3", "distance 1 3 name=d"]])
+def test_every_sampler_can_be_asked_for(kind: str, cvs: list[str], folder: Path) -> None:
+    """What has no default is guessed from the structure, and said; what cannot be guessed is asked for."""
+    wish = starter.wish(folder / "propane.xyz", sampler=kind, cvs=cvs)
+    if kind == "neb":
+        with pytest.raises(ConfigError, match=r"sampler\.product: this key is missing; add it"):
             starter.write(wish, folder / "case.yaml")
-    else:
-        starter.write(wish, folder / "case.yaml")
-        assert load(folder / "case.yaml").resolved()["sampler"]["kind"] == kind
+        return
+    written = starter.write(wish, folder / "case.yaml")
+    config = load(folder / "case.yaml")
+    assert config.resolved()["sampler"]["kind"] == kind
+    assert len(config.cv) == len(cvs)
+    assert any("is a guess" in note for note in written.notes) == (kind in starter.SUGGESTIONS)
+
+
+def test_a_guess_gives_way_to_what_is_said(folder: Path, command: Command) -> None:
+    code, out, error = command(
+        "init", "--structure", "propane.xyz", "--sampler", "umbrella", "--pull", 1, 3, "--set", "sampler.last=5"
+    )
+    assert code == 0, error
+    assert "sampler.first is a guess: 1.5" in out
+    assert "sampler.last" not in out
+    config: Any = load("propane.yaml")
+    assert (config.sampler.first, config.sampler.last) == (pytest.approx(1.5, abs=0.1), 5)
 
 
 def test_push_charge_and_any_key(folder: Path, command: Command) -> None:

@@ -60,6 +60,17 @@ def test_levels_are_the_bias_as_it_grew() -> None:
         assert row == pytest.approx(direct(HILLS.part(slice(0, hills)), where), abs=1e-12)
 
 
+def test_bias_along_a_trajectory_grows_with_every_hill() -> None:
+    where = np.random.default_rng(4).uniform([-1.9, -180], [1.9, 180], (30, 2))
+    steps = np.sort(np.random.default_rng(5).integers(0, 1100, 30))
+    steps[10], where[3, 0] = HILLS.steps[4], 2.1
+    found = no_bias(AXES).along(HILLS, steps, where)
+    for row, step in enumerate(steps):
+        expected = no_bias(AXES).plus(HILLS.until(int(step))).at(where[row : row + 1])[0]
+        assert found[row] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [3]
+
+
 def test_next_round_begins_with_what_was_common_and_the_walkers_hills_by_their_number() -> None:
     """Hills are divided by the number of walkers; the bias that they all inherited is not."""
     common = no_bias(AXES).plus(HILLS.part(slice(0, 8)))

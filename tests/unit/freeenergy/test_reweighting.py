@@ -161,3 +161,20 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     again = load(save(tmp_path / "surface.npz", result))
     for item in fields(FreeEnergy):
         assert np.array_equal(getattr(result, item.name), getattr(again, item.name), equal_nan=item.name != "note")
+
+
+def test_a_second_bias_is_taken_off() -> None:
+    """A property of frames, which costs nothing on the left and 2 kT on the right, is favoured by 1.5 kT."""
+    rng = np.random.default_rng(12)
+    history = sampled(12, no_bias(AXES), HILLS, 800)
+    right = history.values[:, 0] > 0
+    # with the bias on, frames that have the property were kept, of the others exp(-1.5)
+    has = rng.random(len(right)) < np.where(right, np.exp(-2) / (1 + np.exp(-2)), 0.5)
+    kept = has | (rng.random(len(right)) < np.exp(-1.5))
+    other = np.where(has, -1.5 * KT, 0.0)[kept]
+    biased = History(history.steps[kept], history.values[kept], history.start, history.hills)
+    off = History(history.steps[kept], history.values[kept], history.start, history.hills, other)
+    surfaces = [Reweighting([each], TEMPERATURE, (0.05,), (None,)).free_energy() for each in (history, biased, off)]
+    truth, wrong, found = (apart(each) for each in surfaces)
+    assert np.abs(wrong - truth).max() > 0.3
+    assert np.abs(found - truth).mean() < 0.06
