@@ -137,6 +137,10 @@ class LammpsSampler(ABC):
         """Of the script in a walker's folder."""
         return f"in.{self.name}"
 
+    def template(self) -> str:
+        """The script with ``@name`` where a value goes; rareal's own is in ``rareal/inputs``."""
+        return lammps.template(self.script_name)
+
     def steps(self, settings: Any) -> int:
         """Steps of a walker's drive."""
         return int(settings.steps)
@@ -166,7 +170,7 @@ class LammpsSampler(ABC):
         text = {**self.common(settings, walker), "potential": potential, **self.values(settings, walker, folder)}
         velocities = None if walker.resume is None else walker.resume.velocities
         write_text(folder / lammps.DATA, lammps.data_file(resume.placed(walker), velocities))
-        write_text(folder / self.script_name, lammps.render(self.script_name, text))
+        write_text(folder / self.script_name, lammps.fill(self.template(), text))
 
     def run(self, folder: Path, walker: Walker, command: Sequence[str], stdin: bytes = b"") -> lammps.Run:
         """The process that runs the script with ``command``."""
