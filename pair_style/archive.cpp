@@ -89,12 +89,10 @@ class Directory {
 Archive::Archive(const std::string &path) : path_(path)
 {
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored))
-    throw ModelError("Model file '" + path + "' is a folder");
+  if (std::filesystem::is_directory(path, ignored)) throw ModelError("Model file '" + path + "' is a folder");
   if (!std::ifstream(path)) throw ModelError("Cannot open model file '" + path + "'");
   const Directory directory(path);
-  if (directory.entries.empty())
-    throw ModelError("Model file '" + path + "' is no archive of PyTorch, or is cut off");
+  if (directory.entries.empty()) throw ModelError("Model file '" + path + "' is no archive of PyTorch, or is cut off");
   std::string record;
   try {
     reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);

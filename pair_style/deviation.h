@@ -42,8 +42,8 @@ class DeviationTally {
 
  private:
   std::size_t members_ = 0;
-  std::vector<double> sums_;             // [M energies, M*6 virials, self-energy, force, relative, atoms]
-  std::array<double, 4> extremes_{};     // largest force, minus the smallest; the same for relative ones
+  std::vector<double> sums_;            // [M energies, M*6 virials, self-energy, force, relative, atoms]
+  std::array<double, 4> extremes_{};    // largest force, minus the smallest; the same for relative ones
   std::int64_t worst_ = 0;
 };
 

@@ -46,8 +46,7 @@ c10::Device rareal::find_device(DeviceChoice choice, int rank_on_node)
 {
   if (choice == DeviceChoice::CPU) return c10::Device(c10::kCPU);
   static const Gpus gpus = find_gpus();
-  if (gpus.count > 0)
-    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(gpu_of(rank_on_node, gpus.count)));
+  if (gpus.count > 0) return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(gpu_of(rank_on_node, gpus.count)));
   if (choice == DeviceChoice::AUTO) return c10::Device(c10::kCPU);
   throw ModelError("pair_style mlensemble device is cuda, but " + gpus.missing);
 }

@@ -72,7 +72,7 @@ EnsembleModel::EnsembleModel(const std::string &path, DeviceChoice choice, int r
   try {
     const c10::DeviceGuard guard(state_->device);
     state_->backend = archive.has_folder("data/aotinductor") ? load_package(path, metadata_, state_->device)
-                                                              : load_script(path, state_->device);
+                                                             : load_script(path, state_->device);
   } catch (const ModelError &) {
     throw;
   } catch (const std::exception &error) {
@@ -100,10 +100,7 @@ std::string EnsembleModel::description() const
   return std::string(metadata_.compiled ? "AOTInductor" : "TorchScript") + " on " + state_->device.str();
 }
 
-void EnsembleModel::set_threads(int threads)
-{
-  at::set_num_threads(threads);
-}
+void EnsembleModel::set_threads(int threads) { at::set_num_threads(threads); }
 
 Evaluation EnsembleModel::evaluate(const AtomGraph &graph)
 {

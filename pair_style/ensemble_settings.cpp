@@ -90,9 +90,8 @@ class Words : protected Pointers {
 void parse_drive(Words &words, EnsembleSettings &settings)
 {
   const std::string &word = words.value();
-  const bool number = !word.empty() && word.size() < 9 && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-    return c >= '0' && c <= '9';
-  });
+  const bool number = !word.empty() && word.size() < 9 &&
+      std::all_of(word.begin(), word.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
   settings.driver = number ? std::stoi(word) : 0;
   if (word != "mean" && settings.driver < 1) words.refuse("'mean' or the number of a member (1, 2, ...)", word);
 }
@@ -149,9 +148,11 @@ struct Keyword {
 const Keyword keywords[] = {
     {"drive", parse_drive, false},
     {"device", parse_device, false},
-    {"ddof", [](Words &w, EnsembleSettings &s) {
+    {"ddof",
+     [](Words &w, EnsembleSettings &s) {
        if ((s.ddof = w.integer(0, "0 or 1")) > 1) w.refuse("0 or 1", std::to_string(s.ddof));
-     }, false},
+     },
+     false},
     {"scale", [](Words &w, EnsembleSettings &s) { s.scale = w.positive("a number > 0"); }, false},
     {"bias", parse_bias, false},
     {"halt", parse_halt, false},
@@ -163,9 +164,8 @@ const Keyword keywords[] = {
     {"out_energy", [](Words &w, EnsembleSettings &s) { s.output.energy = w.yes_or_no(); }, true},
     {"atomic", [](Words &, EnsembleSettings &s) { s.output.atomic = true; }, true},
     {"relative", [](Words &w, EnsembleSettings &s) { s.output.relative = w.number(0.0, "a force >= 0"); }, true},
-    {"relative_v", [](Words &w, EnsembleSettings &s) {
-       s.output.relative_virial = w.number(0.0, "an energy >= 0");
-     }, true},
+    {"relative_v", [](Words &w, EnsembleSettings &s) { s.output.relative_virial = w.number(0.0, "an energy >= 0"); },
+     true},
 };
 
 }    // namespace

@@ -19,12 +19,12 @@ namespace rareal {
 /** The file of deviations; the names of keywords and columns are those of DeePMD-kit. */
 struct OutputSettings {
   std::string file = "model_devi.out";
-  std::int64_t every = 0;              // steps; 0: nothing is written
+  std::int64_t every = 0;    // steps; 0: nothing is written
   bool append = false;
-  bool atomic = false;                 // a column per atom
-  bool energy = false;                 // columns of energies at the end
-  double relative = -1.0;              // level of relative force deviations, < 0: absolute ones
-  double relative_virial = -1.0;       // the same for the virial
+  bool atomic = false;              // a column per atom
+  bool energy = false;              // columns of energies at the end
+  double relative = -1.0;           // level of relative force deviations, < 0: absolute ones
+  double relative_virial = -1.0;    // the same for the virial
 
   bool operator==(const OutputSettings &) const = default;
 };

@@ -57,8 +57,8 @@ class LammpsSystem : protected LAMMPS_NS::Pointers {
   std::vector<int> type_species_;
   std::vector<std::int64_t> nodes_;    // [nlocal + nghost] node of each LAMMPS atom, -1 where it has none
   Build built_;
-  std::vector<std::size_t> starts_;           // [n_local + 1] where the candidates of each centre begin
-  std::vector<std::int64_t> candidates_;      // node of each candidate
+  std::vector<std::size_t> starts_;         // [n_local + 1] where the candidates of each centre begin
+  std::vector<std::int64_t> candidates_;    // node of each candidate
   AtomGraph graph_;
 };
 

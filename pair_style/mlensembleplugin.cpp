@@ -19,10 +19,7 @@ struct PluginStyle {
 using RegisterStyle = void (*)(PluginStyle *, void *);
 }
 
-LAMMPS_NS::Pair *create_pair(LAMMPS_NS::LAMMPS *lmp)
-{
-  return new LAMMPS_NS::PairMLEnsemble(lmp);
-}
+LAMMPS_NS::Pair *create_pair(LAMMPS_NS::LAMMPS *lmp) { return new LAMMPS_NS::PairMLEnsemble(lmp); }
 
 }    // namespace
 

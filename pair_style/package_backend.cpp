@@ -38,7 +38,8 @@ class PackageBackend : public ModelBackend {
     const auto more = std::max<std::int64_t>(0, fewest - n_edges);
     const auto nodes =
         at::cat({species.slice(0, 0, n_local), at::zeros({atoms}, species.options()), species.slice(0, n_local)});
-    const auto last = at::stack({at::full({more}, nodes.size(0) - 1, edges.options()), at::zeros({more}, edges.options())});
+    const auto last =
+        at::stack({at::full({more}, nodes.size(0) - 1, edges.options()), at::zeros({more}, edges.options())});
     const auto index = at::cat({edges + (edges >= n_local).to(edges.dtype()) * atoms, last}, 1);
     const auto far = at::cat({vectors, at::full({more, 3}, outside_, vectors.options())});
     const auto [energies, gradients] = run(nodes, index, far, n_local + atoms);
@@ -64,8 +65,7 @@ bool runs(const std::string &instructions, const std::string &here)
 {
   const std::array<std::string, 3> known{"DEFAULT", "AVX2", "AVX512"};
   const auto place = [&known](const std::string &name) { return std::find(known.begin(), known.end(), name); };
-  return instructions == here ||
-      (place(here) != known.end() && place(instructions) <= place(here));
+  return instructions == here || (place(here) != known.end() && place(instructions) <= place(here));
 }
 
 }    // namespace
@@ -75,7 +75,8 @@ std::unique_ptr<ModelBackend> rareal::load_package(const std::string &path, cons
 {
   const std::string name = "Model file '" + path + "' was compiled for ";
   if (!metadata.compiled)
-    throw ModelError("Model file '" + path + "' is an AOTInductor package, but its metadata do not say what it was "
+    throw ModelError("Model file '" + path +
+                     "' is an AOTInductor package, but its metadata do not say what it was "
                      "compiled for");
   const auto &compiled = *metadata.compiled;
   if (compiled.torch != TORCH_VERSION)

@@ -35,8 +35,7 @@ std::string join(const std::vector<std::string> &words)
 
 }    // namespace
 
-PairMLEnsemble::PairMLEnsemble(LAMMPS *lmp) :
-    Pair(lmp), system_(std::make_unique<rareal::LammpsSystem>(lmp)), extra_{}
+PairMLEnsemble::PairMLEnsemble(LAMMPS *lmp) : Pair(lmp), system_(std::make_unique<rareal::LammpsSystem>(lmp)), extra_{}
 {
   single_enable = 0;
   restartinfo = 0;
@@ -97,7 +96,7 @@ void PairMLEnsemble::coeff(int narg, char **arg)
 void PairMLEnsemble::load_model(const std::string &path)
 {
   evaluated_ = false;
-  halt_.reset();    // it knows the elements of the atom types
+  halt_.reset();                                  // it knows the elements of the atom types
   const int rank_on_node = use_threads().rank;    // before PyTorch makes as many as there are cores
   std::string message;
   try {
@@ -129,8 +128,10 @@ void PairMLEnsemble::map_types(int narg, char **arg)
   const auto &metadata = model_->metadata();
   const int given = narg - 3;
   if (given != atom->ntypes)
-    error->all(FLERR, "pair_coeff for mlensemble names {} elements, but there are {} atom types: name one per type, "
-               "or NULL for types that other styles of pair_style hybrid treat", given, atom->ntypes);
+    error->all(FLERR,
+               "pair_coeff for mlensemble names {} elements, but there are {} atom types: name one per type, "
+               "or NULL for types that other styles of pair_style hybrid treat",
+               given, atom->ntypes);
 
   std::vector<int> species(atom->ntypes + 1, -1);
   self_energies_.assign(atom->ntypes + 1, 0.0);
@@ -159,8 +160,7 @@ void PairMLEnsemble::init_style()
   open_output();
   system_->forget();
   std_factor_ = settings_.scale * std::sqrt(static_cast<double>(members_) / (members_ - settings_.ddof));
-  if (settings_.halt.active() && !halt_)
-    halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
+  if (settings_.halt.active() && !halt_) halt_ = std::make_unique<rareal::Halt>(lmp, settings_.halt, type_names_);
   if (settings_.device != model_device_) load_model(model_file_);    // pair_style came again without pair_coeff
   log_resources(use_threads());
   if (model_->metadata().layers > 1) {
@@ -187,8 +187,8 @@ void PairMLEnsemble::log_resources(const rareal::Node &node)
   auto text = fmt::format("pair_style mlensemble: {}, {} thread{} per process", model_->description(), threads,
                           many("s", threads));
   if (threads < wanted)
-    text += fmt::format(" instead of {}: {} process{} on {} core{}", wanted, node.processes,
-                        many("es", node.processes), node.cores, many("s", node.cores));
+    text += fmt::format(" instead of {}: {} process{} on {} core{}", wanted, node.processes, many("es", node.processes),
+                        node.cores, many("s", node.cores));
   if (comm->me == 0 && text != resources_) utils::logmesg(lmp, "{}\n", text);
   resources_ = text;
 }
@@ -220,8 +220,10 @@ void PairMLEnsemble::check_neighbors()
   if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0)
     for (int k = 1; k < 4; ++k)
       if (force->special_lj[k] != 1.0)
-        error->all(FLERR, "pair_style mlensemble needs all pairs, but special_bonds scales 1-{} neighbors by {}: "
-                   "use special_bonds lj/coul 1 1 1, or delete the bonds", k + 1, force->special_lj[k]);
+        error->all(FLERR,
+                   "pair_style mlensemble needs all pairs, but special_bonds scales 1-{} neighbors by {}: "
+                   "use special_bonds lj/coul 1 1 1, or delete the bonds",
+                   k + 1, force->special_lj[k]);
   // Not neighbor->exclude, which the neighbour lists set after the styles.
   if (neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol > 0 && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude hides pairs from pair_style mlensemble and changes its energy");

@@ -85,10 +85,10 @@ class PairMLEnsemble : public Pair {
   rareal::DeviceChoice model_device_ = rareal::DeviceChoice::CPU;    // what it was loaded for
   std::string resources_;                                            // as the log has them
   int members_ = 0;
-  double energy_scale_ = 1.0;             // eV in LAMMPS's energy unit
-  double std_factor_ = 1.0;               // from a population's standard deviation to the reported one
-  std::vector<double> self_energies_;     // [ntypes+1]
-  std::vector<std::string> type_names_;   // [ntypes+1] elements of the atom types
+  double energy_scale_ = 1.0;              // eV in LAMMPS's energy unit
+  double std_factor_ = 1.0;                // from a population's standard deviation to the reported one
+  std::vector<double> self_energies_;      // [ntypes+1]
+  std::vector<std::string> type_names_;    // [ntypes+1] elements of the atom types
 
   std::vector<double> energies_;        // [M] this process's share of every member's energy, self-energies left out
   double self_energy_ = 0.0;            // of the atoms of this process
@@ -99,7 +99,7 @@ class PairMLEnsemble : public Pair {
   std::vector<double> totals_;          // [M] energies of the whole system
   double bias_energy_ = 0.0;
   rareal::DeviationTally tally_;
-  std::array<double, 7> extra_;         // pvector
+  std::array<double, 7> extra_;    // pvector
 
   // What fix pair reads, computed when it asks.
   struct PerAtom {

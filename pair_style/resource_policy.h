@@ -11,10 +11,7 @@ namespace rareal {
 enum class DeviceChoice { CPU, CUDA, AUTO };
 
 /** GPUs are dealt out in turn to the processes of a node. */
-inline int gpu_of(int rank_on_node, int gpus)
-{
-  return rank_on_node % gpus;
-}
+inline int gpu_of(int rank_on_node, int gpus) { return rank_on_node % gpus; }
 
 /** Whole cores that are a process's own; sharers[c]: processes, itself among them, that may run on its c-th core.
  *
@@ -28,10 +25,7 @@ inline int cores_of_own(const std::vector<int> &sharers)
 }
 
 /** What was asked for, but never more than there is. */
-inline int threads_of(int wanted, int own_cores)
-{
-  return std::max(1, std::min(wanted, own_cores));
-}
+inline int threads_of(int wanted, int own_cores) { return std::max(1, std::min(wanted, own_cores)); }
 
 }    // namespace rareal
 

@@ -72,14 +72,8 @@ def make(config: Tree, section: str, **parts: Any) -> Any:
 
 def build_stages(config: Config) -> Stages:
     """The stages of a run. They are light: what computes is made where it computes."""
-    start = config.frame
-    elements = elements_of(start.numbers)
-    variables = build_variables(config)
-    engine: Engine = make(config, "engine", start=start)
-    parts = {
-        "start": start, "cv": variables[0], "variables": variables, "engine": engine, "elements": elements,
-        "committee": committee_members,
-    }  # fmt: skip
+    parts = build_parts(config)
+    start, elements, variables, engine = (parts[name] for name in ("start", "elements", "variables", "engine"))
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
     uncertainty = make(config, "uncertainty", **parts)
@@ -128,6 +122,19 @@ def build_on_the_fly(
             "exploration", Misfit("kind", "`uncertainty` has no threshold while walkers run; use kind: batch")
         )
     return OnTheFly(settings, uncertainty, Training(config, elements, parts, settings.epochs, settings.learning_rate))
+
+
+def build_parts(config: Config) -> dict[str, Any]:
+    """What a module's ``build`` may ask for, by name."""
+    variables = build_variables(config)
+    return {
+        "start": config.frame,
+        "cv": variables[0],
+        "variables": variables,
+        "engine": make(config, "engine", start=config.frame),
+        "elements": elements_of(config.frame.numbers),
+        "committee": committee_members,
+    }
 
 
 def build_variables(config: Config) -> tuple[Variable, ...]:

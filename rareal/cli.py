@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands import labels, reports
-from rareal.commands.options import DatasetArgument, Quiet, Units, resumable
+from rareal.commands import labels, reports, results, start
+from rareal.commands.options import ConfigFile, DatasetArgument, Quiet, Units, resumable
 from rareal.errors import RarealError
 
 app = typer.Typer(
@@ -21,9 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Active learning of neural-network potentials for rare events, coupled to LAMMPS.",
 )
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML of the run.", show_default=False)]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+app.add_typer(start.app)  # commands are listed in the order in which one meets them
 
 
 @app.command()
@@ -32,33 +30,43 @@ def run(
     directory: Annotated[Path | None, typer.Option("--dir", help="Run folder, instead of the YAML's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Root seed, instead of the YAML's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the YAML's.")] = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write the LAMMPS scripts of a round, with an untrained committee; run none."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn the potential; in a run folder that exists, go on where it stopped."""
     from rareal.config import load
 
     config = load(config_file, {"directory": directory, "seed": seed, "rounds": rounds})
+    if dry:
+        from rareal.dryrun import write_scripts
+
+        for script in write_scripts(config, directory or Path(f"{config.directory}-dry-run")):
+            typer.echo(script)
+        return
     from rareal.build import build_stages
     from rareal.loop import run_loop
     from rareal.progress import display
-    from rareal.rundir import RunFolder
+    from rareal.rundir import STOP, RunFolder
 
     stages = build_stages(config)
-    try:
-        with (
-            RunFolder.open(config.directory, config) as folder,
-            display(quiet) as shown,
-            closing(stages),
-        ):
-            run_loop(config, folder, stages, shown)
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with (
+        resumable(config.directory),
+        RunFolder.open(config.directory, config) as folder,
+        display(quiet, config.directory) as shown,
+        closing(stages),
+    ):
+        run_loop(config, folder, stages, shown)
+        stopped = folder.stop_requested
     from rareal.report.plots import plot_run
 
     plot_run(config.directory)
     if not quiet:
         typer.echo(f"Results in {config.directory}: rounds.csv, plots/")
+    if stopped:
+        typer.echo(f"Ended by {config.directory / STOP}; the same command goes on from here.")
 
 
 @app.command()
@@ -83,29 +91,6 @@ def reference(
         found = build_reference(config, folder, seeds, shown)
     typer.echo(describe(found))
     typer.echo(f"Reference in {folder}")
-
-
-@app.command()
-def validate(config_file: ConfigFile) -> None:
-    """Read and check a YAML, and everything it names; write nothing."""
-    from rareal.config import load
-
-    config = load(config_file)
-    typer.echo(f"{config_file} is valid. All values, defaults included:\n")
-    typer.echo(config.resolved_yaml().rstrip())
-
-
-@app.command()
-def status(
-    run_folder: RunArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
-) -> None:
-    """Say how far a run is."""
-    from rareal.status import status as read_status
-    from rareal.status import summary
-
-    state = read_status(run_folder)
-    typer.echo(json.dumps(state, indent=1) if as_json else summary(state))
 
 
 TRAIN_HELP = """Train a committee on a labelled data set; by itself, without the loop.
@@ -198,64 +183,6 @@ def evaluate(
         typer.echo(f"\nPlots: {', '.join(map(str, written))}")
 
 
-EXPORT_HELP = """Compile a model file for LAMMPS, or write one that has learnt nothing.
-
-From MODEL, a TorchScript file (.pt) as `rareal run` and `train` write it, to an AOTInductor package (.pt2): the same \
-committee as machine code, for this version of torch and this kind of processor. That takes a C++ compiler and a \
-minute or two. Or, with --random, an untrained committee, for tests and benchmarks, in either form.
-
-\b
-    rareal export hexane.pt -o hexane.pt2
-    rareal export --random --model painn -o random.pt
-"""
-
-
-@app.command(help=EXPORT_HELP)
-def export(
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The file to write: .pt2 a package, else TorchScript."),
-    ],
-    source: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model file.", show_default=False)] = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights instead of MODEL.")] = False,
-    model: Annotated[
-        str, typer.Option(help="With --random: ani, painn or schnet, its settings at their defaults.")
-    ] = "ani",
-    members: Annotated[int, typer.Option(min=1, help="With --random: members of the committee.")] = 4,
-    elements: Annotated[str, typer.Option(help="With --random: chemical symbols, in the order of the file.")] = "C,H",
-    dtype: Annotated[str, typer.Option(help="With --random: float32 or float64.")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="With --random: root of the weights.")] = 1,
-    device: Annotated[str, typer.Option(help="What a package is compiled for, cpu or cuda.")] = "cpu",
-) -> None:
-    """Compile a model file for LAMMPS, or write one that has learnt nothing."""
-    from rareal.errors import ConfigError
-
-    package = output.suffix == ".pt2"
-    if random == (source is not None):
-        raise ConfigError("name a model file, or say --random for a committee without training; one of the two")
-    if not package and not random:
-        raise ConfigError(f"-o {output}: a model file is compiled to a package, whose name ends in .pt2")
-    if package:
-        from rareal.compiled import compile_file
-    if source is not None:
-        compile_file(source, output, device)
-        typer.echo(f"{source} compiled for {device} in {output}")
-        return
-    import tempfile
-
-    from rareal.untrained import write_untrained
-
-    symbols = [e.strip() for e in elements.split(",") if e.strip()]
-    if package:
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / "random.pt"
-            write_untrained(plain, model, symbols, members, dtype, seed)
-            compile_file(plain, output, device)
-    else:
-        write_untrained(output, model, symbols, members, dtype, seed)
-    typer.echo(f"{members} untrained members of {model} for {elements} in {output}")
-
-
 @app.command()
 def plugin(
     only_dir: Annotated[bool, typer.Option("--dir", help="Print the folder of the plugin and nothing else.")] = False,
@@ -293,8 +220,8 @@ def _lammps_version() -> str:
     return text.strip().partition("\n")[0].partition(" - ")[2] or "unknown version"
 
 
-app.add_typer(labels.app)
-app.add_typer(reports.app)
+for group in (results, reports, labels):
+    app.add_typer(group.app)
 
 
 def main() -> None:

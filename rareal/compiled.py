@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rareal.errors import ConfigError, ModelFileError
+from rareal.export.archive import EXTRA
 from rareal.export.modelfile import DTYPES, Committee, WithRepulsion
 from rareal.export.package import Package, compile_package, compiled_for
-from rareal.models.restored import RESTORED, core, restore
+from rareal.models.restored import RESTORED, core, member, restore
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 """Largest difference between a package and the file it was made from, of the largest gradient or energy."""
@@ -58,6 +60,44 @@ def compile_file(source: Path, target: Path, device: str = "cpu") -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_member(source: Path, target: Path, number: int) -> None:
+    """Write member ``number``, from 1, of the committee in ``source`` as a model file of its own.
+
+    Raises
+    ------
+    ConfigError
+        If ``target`` exists or there is no such member.
+    ModelFileError
+        If ``source`` cannot be taken apart, or what comes out is not that member.
+    """
+    if target.exists():
+        raise ConfigError(f"{target} exists already; nothing was written")
+    committee = Committee.load(source)
+    metadata = committee.metadata
+    if metadata.compiled:
+        raise ModelFileError(f"{source} is a package, which cannot be taken apart; name the .pt file it was made from")
+    if not 1 <= number <= metadata.members:
+        raise ConfigError(f"--member {number}: {source} has the members 1 to {metadata.members}")
+    script = committee.model
+    if metadata.repulsion is None:
+        alone = member(metadata.architecture, script, number - 1)
+    else:
+        alone = WithRepulsion(member(metadata.architecture, script.committee, number - 1), script.core).eval()
+    described = replace(metadata, members=1, best_member=0)
+    temporary = target.with_name(target.name + ".part")
+    try:
+        extra = {EXTRA: json.dumps(asdict(described), indent=1)}
+        torch.jit.script(alone).save(str(temporary), _extra_files=extra)
+        written = Committee.load(temporary)
+        for arguments in _graphs(committee):
+            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+                whole = committee.model(*arguments)
+                _compare(written.model(*arguments), tuple(part[number - 1 : number] for part in whole), metadata.dtype)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def module_of(committee: Committee) -> nn.Module:
     """What the TorchScript of a committee was made from."""
     metadata, script = committee.metadata, committee.model
@@ -70,7 +110,15 @@ def module_of(committee: Committee) -> nn.Module:
 
 
 def _check(committee: Committee, package: Package) -> None:
-    """Compare on random graphs of several sizes, the smallest ones among them, and one with ghost atoms."""
+    """Compare a package with the committee it was made from."""
+    for arguments in _graphs(committee):
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            expected: tuple[Tensor, ...] = committee.model(*arguments)
+        _compare(package(*arguments), expected, committee.metadata.dtype)
+
+
+def _graphs(committee: Committee) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """Random graphs of several sizes, the smallest ones among them, and one with ghost atoms."""
     metadata = committee.metadata
     generator = torch.Generator().manual_seed(0)
     for atoms, local, edges in ((1, 1, 0), (2, 2, 1), (9, 9, 40), (30, 11, 200)):
@@ -79,10 +127,7 @@ def _check(committee: Committee, package: Package) -> None:
         direction = torch.nn.functional.normalize(torch.randn(edges, 3, generator=generator))
         length = metadata.cutoff * (0.2 + 0.85 * torch.rand(edges, 1, generator=generator))
         species = torch.randint(len(metadata.elements), (atoms,), generator=generator)
-        arguments = (species, torch.stack([centre, neighbour]), (length * direction).to(committee.dtype), local)
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            expected: tuple[Tensor, ...] = committee.model(*arguments)
-        _compare(package(*arguments), expected, metadata.dtype)
+        yield species, torch.stack([centre, neighbour]), (length * direction).to(committee.dtype), local
 
 
 def _compare(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], dtype: str) -> None:
@@ -91,6 +136,6 @@ def _compare(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], dtype: str
         largest: Any = b.detach().abs().max() if b.numel() else torch.zeros(())
         if a.shape != b.shape or not float(error) <= TOLERANCE[dtype] * (1.0 + float(largest)):
             raise ModelFileError(
-                f"the compiled committee differs from TorchScript by {float(error):.2e}; the package was not released. "
+                f"what was made differs from the committee it was made of by {float(error):.2e}; it was not released. "
                 "This is a bug in PyTorch's compiler, or in what rareal gives it"
             )

@@ -102,9 +102,12 @@ def _problem(detail: ErrorDetails, schema: type[BaseModel], raw: Mapping[str, An
     if code == "missing":
         return Problem(key_path, ABSENT, "this key is missing", f"add it ({description or 'it has no default'})")
     value = value_at(raw, location)
-    if code == "extra_forbidden":
+    if code in ("extra_forbidden", "invalid_key"):
         name = str(location[-1])
-        valid = list(dict.fromkeys([*parent.model_fields, *getattr(parent, "elsewhere", ())])) if parent else []
+        owner = parent or (schema if len(location) == 1 else None)
+        valid = list(dict.fromkeys([*owner.model_fields, *getattr(owner, "elsewhere", ())])) if owner else []
+        # a number is no place in a list here
+        key_path = (*key_path[:-1], name)
         return Problem(key_path, value, f"unknown key{closest(name, valid)}", f"valid here: {', '.join(valid)}")
     text, cure = _wording(detail)
     return Problem(key_path, value, f"{text} ({description})" if description else text, cure)
@@ -123,6 +126,12 @@ def _wording(detail: ErrorDetails) -> tuple[str, str]:
         bound = next(iter(context.values()))
         words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}
         return "out of range", f"give a number that is {words.get(code, 'at most')} {bound}"
+    if code in ("too_long", "too_short") and "actual_length" in context:
+        few = code == "too_short"
+        wanted = f"at least {context['min_length']}" if few else f"at most {context['max_length']}"
+        return f"too {'few' if few else 'many'} entries", f"give {wanted}, these are {context['actual_length']}"
+    if code == "string_pattern_mismatch":
+        return "not written as it must be", f"it must match {context['pattern']}"
     if cure := _CURES.get(code):
         return "wrong type of value", cure
     return message[:1].lower() + message[1:], "correct it"

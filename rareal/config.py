@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SerializeAsAny, StrictInt, ValidationError, field_validator
 
 from rareal import cv
 from rareal.complaints import ABSENT, Problem, closest, dotted, join, problems
@@ -23,7 +23,7 @@ from rareal.records import Frame
 from rareal.schema import Misfit, Section
 from rareal.sections import Kinds, complaint, read_section
 from rareal.structure import read_structure
-from rareal.units import KCAL_MOL, Energy, parse_quantity
+from rareal.units import KCAL_MOL, Energy, Seconds
 from rareal.yamlfile import KeyPath, YamlFile, read_yaml
 
 FREE_KEYS = (
@@ -31,9 +31,6 @@ FREE_KEYS = (
     "labels.scratch", "labels.cache", "executor",
 )  # fmt: skip
 """Keys that may change between two runs in the same folder: they do not alter what has been computed."""
-
-
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "s"))]
 
 
 class Labels(Section):
@@ -284,13 +281,13 @@ class TrainConfig(Tree):
 
 
 def load(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+    path: str | Path | YamlFile, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> Config:
     """Read and check a YAML; nothing is written.
 
     Parameters
     ----------
-    path : the YAML.
+    path : the YAML, or what would stand in it.
     overrides : values of top-level keys that replace the file's (from the command line); None is no override.
     kinds : the registry, `KINDS` if None.
 
@@ -311,7 +308,7 @@ def load(
 
 
 def load_training(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
+    path: str | Path | YamlFile, overrides: Mapping[str, Any] | None = None, kinds: Mapping[str, Kinds] | None = None
 ) -> TrainConfig:
     """Read what a training needs of a YAML; see `load_part`."""
     return load_part(TrainConfig, path, overrides, kinds)
@@ -319,7 +316,7 @@ def load_training(
 
 def load_part(
     schema: type[TreeType],
-    path: str | Path,
+    path: str | Path | YamlFile,
     overrides: Mapping[str, Any] | None = None,
     kinds: Mapping[str, Kinds] | None = None,
 ) -> TreeType:
@@ -328,9 +325,9 @@ def load_part(
     return _read(schema, source, given, overrides, kinds)[0]
 
 
-def _given(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
+def _given(path: str | Path | YamlFile, overrides: Mapping[str, Any] | None) -> tuple[YamlFile, dict[str, Any]]:
     """The file, and its top level with the overrides in their places."""
-    source = read_yaml(Path(path))
+    source = path if isinstance(path, YamlFile) else read_yaml(Path(path))
     return source, {**source.data, **{key: value for key, value in (overrides or {}).items() if value is not None}}
 
 

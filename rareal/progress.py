@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 from rareal.protocols import Progress
+from rareal.units import KCAL_MOL
+
+GLANCE = 1.0
+"""Seconds between two looks at the run folder."""
 
 FACTS = (
     ("labels", "labels", "{:d}"),
@@ -43,8 +48,11 @@ class Display(Protocol):
         ...
 
 
-def describe(row: Mapping[str, Any]) -> str:
-    """``labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol`` from a row of rounds.csv."""
+def describe(row: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:
+    """``labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol`` from a row of rounds.csv.
+
+    With the row of the round ``before`` the barrier is followed by its change.
+    """
     parts = []
     for key, name, form in FACTS:
         value = row.get(key)
@@ -54,6 +62,9 @@ def describe(row: Mapping[str, Any]) -> str:
         error = row.get("barrier_se_eV") if key == "barrier_eV" else None
         if error is not None and math.isfinite(error):
             text = f"{value:.3f} ± {error:.3f} eV"
+        earlier = before.get(key) if before is not None and key == "barrier_eV" else None
+        if earlier is not None and math.isfinite(earlier):
+            text += f" ({(value - earlier) / KCAL_MOL:+.2f} kcal/mol)"
         parts.append(f"{name} {text}")
     return " · ".join(parts)
 
@@ -77,11 +88,13 @@ class Silent:
 
 
 class Lines:
-    """A line per event, for logs."""
+    """A line per event, for logs; of a run, whose folder is given, also what was selected."""
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None, folder: Path | None = None) -> None:
         self._stream = stream or sys.stdout
+        self._folder = folder
         self._head = ""
+        self._before: Mapping[str, Any] | None = None
 
     def round(self, number: int, total: int) -> None:
         """See `Display`."""
@@ -103,7 +116,13 @@ class Lines:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """See `Display`."""
-        self._print(f"{self._head}{describe(row)}")
+        self._print(f"{self._head}{describe(row, self._before)}")
+        self._before = row
+        if self._folder is not None:
+            from rareal.status import selection, tell_selection
+
+            if (found := selection(self._folder, int(row["round"]))) is not None:
+                self._print(f"{self._head}{tell_selection(found)}")
 
     def note(self, text: str) -> None:
         """See `Display`."""
@@ -114,35 +133,68 @@ class Lines:
 
 
 class Live:
-    """A bar for the rounds and one for the stage, with the time left, below the lines of the rounds so far."""
+    """Bars for the rounds and for all that is under way, with the time left; above them what the run has come to.
 
-    def __init__(self, console: Any = None) -> None:
+    Lines of the rounds so far scroll away above all that.
+
+    Parameters
+    ----------
+    console : of rich, standard output if None.
+    folder : of the run, which is looked at for labels, barrier and threshold; None where there is no run.
+    """
+
+    def __init__(self, console: Any = None, folder: Path | None = None) -> None:
         from rich.console import Console
+        from rich.live import Live as Screen
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
+        self._console = console or Console()
         self._bars = Bars(
             TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}", markup=False),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=console or Console(),
+            console=self._console,
         )
         # not every command has rounds
-        self._rounds = self._bars.add_task("rounds", total=None, visible=False, left="", facts="")
+        self._rounds = self._bars.add_task("rounds", total=None, visible=False, left="")
+        self._folder = folder
+        self._facts: list[tuple[str, str]] = []
+        self._looked = -math.inf
+        self._before: Mapping[str, Any] | None = None
         self._begun: list[float] = []
         self._number = 0
+        self._screen = Screen(console=self._console, get_renderable=self._view, refresh_per_second=4)
 
     def __enter__(self) -> Live:
-        self._bars.start()
+        self._screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._screen.stop()
+
+    def _view(self) -> Any:
+        from rich.console import Group
+
+        self._look()
+        return Group(grid(self._facts), self._bars) if self._facts else self._bars
+
+    def _look(self) -> None:
+        """Read the run folder, at most once in `GLANCE` seconds."""
+        if self._folder is None or time.monotonic() - self._looked < GLANCE:
+            return
+        from rareal.errors import RunFolderError
+        from rareal.status import facts, status
+
+        self._looked = time.monotonic()
+        try:
+            self._facts = facts(status(self._folder))
+        except (RunFolderError, OSError, ValueError):  # it is being made, or a file is being replaced
+            return
 
     def round(self, number: int, total: int) -> None:
         """See `Display`."""
@@ -155,7 +207,7 @@ class Live:
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         """See `Display`."""
-        task = self._bars.add_task(f"  {name}", total=None, left="", facts="")
+        task = self._bars.add_task(f"  {name}", total=None, left="")
         started = time.monotonic()
 
         def progress(done: int, total: int) -> None:
@@ -169,14 +221,14 @@ class Live:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """See `Display`."""
-        facts = describe(row)
-        self._bars.console.print(f"round {self._number}: {facts}", markup=False, highlight=False)
-        labels = row.get("labels")
-        self._bars.update(self._rounds, advance=1, facts="" if labels is None else f"{labels} labels")
+        self.note(describe(row, self._before))
+        self._before = row
+        self._looked = -math.inf
+        self._bars.update(self._rounds, advance=1, left="")
 
     def note(self, text: str) -> None:
         """See `Display`."""
-        self._bars.console.print(f"round {self._number}: {text}", markup=False, highlight=False)
+        self._console.print(f"round {self._number}: {text}", markup=False, highlight=False)
 
     def _left(self, rounds: int) -> str:
         """Time left, if the rounds to come take as long as the last one did."""
@@ -197,13 +249,24 @@ def _remaining(seconds: float) -> str:
     return f"{clock(seconds)} left" if math.isfinite(seconds) else ""
 
 
+def grid(facts: Sequence[tuple[str, str]]) -> Any:
+    """Names and texts in two columns, for rich."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts:
+        table.add_row(Text(name, style="bold"), Text(text))
+    return table
+
+
 @contextmanager
-def display(quiet: bool = False) -> Iterator[Display]:
-    """The display that suits standard output."""
+def display(quiet: bool = False, folder: Path | None = None) -> Iterator[Display]:
+    """The display that suits standard output; ``folder`` is that of a run, of which it then says more."""
     if quiet:
         yield Silent()
     elif sys.stdout.isatty():
-        with Live() as live:
+        with Live(folder=folder) as live:
             yield live
     else:
-        yield Lines()
+        yield Lines(folder=folder)

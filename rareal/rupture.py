@@ -28,7 +28,6 @@ from rareal.files import write_npz
 from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame
 from rareal.relaxation import RelaxationError, Stretched, relax, softest_mode
-from rareal.saddle import barrier
 from rareal.schema import Section
 from rareal.units import KCAL_MOL, Energy, Force, Length
 
@@ -277,6 +276,8 @@ class _Pull:
 
     def _bracket_residual(self, branch: list[_State]) -> None:
         """Barriers at neighbouring distances of the grid, between which the residual one lies."""
+        from rareal.saddle import barrier  # ASE's optimizers take their time to load
+
         intact = {state.distance: state for state in self.states}
         common = [state for state in branch if state.distance in intact]
         low, high = -1, len(common)

@@ -33,6 +33,18 @@ class Kinds:
         """The module behind a kind; a dotted path stands for itself."""
         return self.modules.get(kind, kind).partition(":")[0]
 
+    def schema(self, kind: str) -> type[Section]:
+        """The class of a kind's section.
+
+        Raises
+        ------
+        ImportError, AttributeError
+            If there is no such module, or no such class in it.
+        """
+        module, _, attribute = self.modules.get(kind, kind).partition(":")
+        found: type[Section] = getattr(importlib.import_module(module), attribute or "Config")
+        return found
+
 
 def read_section(
     place: KeyPath, choice: Kinds, raw: Any, folder: Path, found: list[Problem]
@@ -88,16 +100,14 @@ def schema_of(place: KeyPath, choice: Kinds, kind: Any, found: list[Problem]) ->
         guess = closest(str(kind), choice.modules)
         found.append(Problem((*place, "kind"), kind, f"there is no such kind{guess}", cure))
         return None
-    module, _, attribute = choice.modules.get(kind, kind).partition(":")
     try:
-        schema = getattr(importlib.import_module(module), attribute or "Config")
+        return choice.schema(kind)
     except (ImportError, AttributeError) as error:
         if not own:
             raise
         cure = "install the package, or correct the path; the module needs a class `Config` and a function `build`"
         found.append(Problem((*place, "kind"), kind, f"the module cannot be used ({error})", cure))
         return None
-    return schema  # type: ignore[no-any-return]
 
 
 def complaint(place: KeyPath, section: Section, misfit: Misfit, data: Mapping[str, Any]) -> Problem:

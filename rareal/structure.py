@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rareal.complaints import closest
-from rareal.records import Frame
+from rareal.records import Array, Frame
 from rareal.schema import Misfit
+
+FEW = 500
+"""Atoms up to which all distances take less time than loading SciPy."""
 
 CLOSEST = 0.3
 """Å. Nearer than that no two nuclei are meant to be (H2: 0.74 Å); engines accept it and return nonsense."""
@@ -32,15 +36,13 @@ def read_structure(path: Path) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            atoms = ase.io.read(path)
+            atoms: Any = ase.io.read(path)
     except KeyError as error:
         message = f"{path} has an unknown element {error}; correct the symbol"
         raise Misfit("structure", message) from error
     except Exception as error:  # every reader of ASE fails in its own way
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise Misfit("structure", f"ASE cannot read {path} ({reason}); give a complete file, e.g. XYZ") from error
-    if isinstance(atoms, list):
-        raise Misfit("structure", f"{path} holds no structure; give a complete file, e.g. XYZ")
     frame = Frame(
         numbers=np.asarray(atoms.numbers, dtype=np.int64),
         positions=np.asarray(atoms.positions, dtype=np.float64),
@@ -53,8 +55,6 @@ def read_structure(path: Path) -> Frame:
 
 
 def _check(frame: Frame, path: Path) -> None:
-    from scipy.spatial import cKDTree
-
     if len(frame.numbers) < 2:
         raise Misfit("structure", f"{path} has {len(frame.numbers)} atoms; an event needs at least two")
     if np.any(frame.numbers < 1):
@@ -63,7 +63,18 @@ def _check(frame: Frame, path: Path) -> None:
     if not np.all(np.isfinite(frame.positions)):
         atom = int(np.argmax(~np.isfinite(frame.positions).all(axis=1))) + 1
         raise Misfit("structure", f"atom {atom} of {path} has a coordinate that is no finite number; correct it")
-    for first, second in sorted(cKDTree(frame.positions).query_pairs(CLOSEST)):
+    for first, second in _fused(frame.positions):
         apart = float(np.linalg.norm(frame.positions[first] - frame.positions[second]))
         message = f"atoms {first + 1} and {second + 1} of {path} are {apart:.3f} Å apart; correct the coordinates"
         raise Misfit("structure", message)
+
+
+def _fused(positions: Array) -> list[tuple[int, int]]:
+    """Pairs of atoms nearer than `CLOSEST`."""
+    if len(positions) > FEW:
+        from scipy.spatial import cKDTree
+
+        return sorted(cKDTree(positions).query_pairs(CLOSEST))
+    squares = ((positions[:, None] - positions[None]) ** 2).sum(-1)
+    pairs = np.argwhere(np.triu(squares <= CLOSEST**2, k=1))
+    return [(int(first), int(second)) for first, second in pairs]

@@ -8,6 +8,7 @@ kcal/mol is an energy).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -81,14 +82,31 @@ def parse_quantity(value: Any, unit: str) -> Any:
         raise ValueError(f"'{value}' is not a number with a unit that converts to {unit}") from error
 
 
-def _quantity(unit: str) -> Any:
-    return BeforeValidator(lambda value: parse_quantity(value, unit))
+@dataclass(frozen=True)
+class Unit:
+    """Marks a field whose number may carry a unit: ``symbol`` is the one that a bare number is in."""
+
+    symbol: str
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [handler(core_schema), {"type": "string", "pattern": QUANTITY}]}
 
 
-Energy = Annotated[float, _quantity("eV")]
-Length = Annotated[float, _quantity("angstrom")]
-Time = Annotated[float, _quantity("fs")]
-Temperature = Annotated[float, _quantity("kelvin")]
-Velocity = Annotated[float, _quantity("angstrom/fs")]
-SpringConstant = Annotated[float, _quantity("eV/angstrom**2")]
-Force = Annotated[float, _quantity("eV/angstrom")]
+QUANTITY = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*([A-Za-zÅÅµμ%].*)?$"
+"""A number with or without a unit, for readers that do not know units (JSON schema)."""
+
+
+def quantity(unit: str) -> Any:
+    """What makes a float field one that takes units: ``Annotated[float, *quantity("eV")]``."""
+    return BeforeValidator(lambda value: parse_quantity(value, unit)), Unit(unit)
+
+
+Energy = Annotated[float, *quantity("eV")]
+Length = Annotated[float, *quantity("angstrom")]
+Time = Annotated[float, *quantity("fs")]
+Temperature = Annotated[float, *quantity("kelvin")]
+Velocity = Annotated[float, *quantity("angstrom/fs")]
+SpringConstant = Annotated[float, *quantity("eV/angstrom**2")]
+Force = Annotated[float, *quantity("eV/angstrom")]
+Seconds = Annotated[float, *quantity("s")]
+Bytes = Annotated[float, *quantity("byte")]

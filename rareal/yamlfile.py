@@ -39,7 +39,12 @@ class YamlFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with `1e-3` as a number (YAML 1.2) and without silently overwritten keys."""
+    """YAML with `1e-3` as a number (YAML 1.2) and without silently overwritten keys.
+
+    Keys are words; below the top level whole numbers as well, for atoms.
+    """
+
+    top: yaml.Node | None = None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, int] = {}
@@ -48,7 +53,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
-            if not isinstance(key, str):
+            if not isinstance(key, str) and (type(key) is not int or node is self.top):
                 raise _Refused(line, f"the key {key!r} is no word; put it in quotes or correct it")
             if key in seen:
                 raise _Refused(line, f"the key '{key}' is given twice (first in line {seen[key]}); remove one of them")
@@ -82,7 +87,7 @@ def read_yaml(path: Path) -> YamlFile:
     loader = None
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
+        node = loader.top = loader.get_single_node()
         data = loader.construct_document(node) if node is not None else None
     except FileNotFoundError as error:
         raise ConfigError(

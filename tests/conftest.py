@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from commandline import Command
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,6 +20,12 @@ def label_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["RAREAL_CACHE"]
     else:
         os.environ["RAREAL_CACHE"] = before
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`rareal` as the entry point runs it: exit code, output, errors."""
+    return Command(monkeypatch, capsys)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

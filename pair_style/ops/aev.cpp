@@ -87,8 +87,7 @@ TORCH_LIBRARY(rareal, library)
   library.def("aev(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS ") -> Tensor");
   library.def("aev_vjp(Tensor cotangents, Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS
               ") -> Tensor");
-  library.def("aev_jacobian(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS
-              ") -> Tensor");
+  library.def("aev_jacobian(Tensor species, Tensor edge_index, Tensor edge_vec, " RAREAL_AEV_PARAMETERS ") -> Tensor");
 }
 
 // For other devices see portable.cpp.

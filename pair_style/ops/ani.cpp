@@ -76,7 +76,8 @@ CommitteeNetwork<T> make_network(const std::vector<Tensor> &packed, int64_t firs
     network.hidden.push_back({weights.size(2), inputs, weights.const_data_ptr<T>(), transposed.const_data_ptr<T>(),
                               biases.const_data_ptr<T>()});
   }
-  TORCH_CHECK(packed[last - 2].dim() == 2 && packed[last - 2].size(1) == panelled(inputs), "ani: sizes of the networks' outputs do not match");
+  TORCH_CHECK(packed[last - 2].dim() == 2 && packed[last - 2].size(1) == panelled(inputs),
+              "ani: sizes of the networks' outputs do not match");
   network.members = packed[first].size(0);
   network.output_weights = packed[last - 2].const_data_ptr<T>();
   network.output_biases = packed[last - 1].const_data_ptr<T>();
@@ -160,10 +161,9 @@ void evaluate(const CentredEdges &edges, const rareal::Descriptor<T> &descriptor
 }
 
 /** Energies [M, n_local] and gradients [M, edges, 3]; `networks` of all elements from ani_pack, `counts` of each. */
-std::tuple<Tensor, Tensor> ani(const Tensor &species, const Tensor &edge_index, const Tensor &edge_vec,
-                               int64_t n_local, int64_t elements, Numbers radial, Numbers shifts_r, Numbers angular,
-                               Numbers shifts_a, Numbers sections, std::vector<Tensor> networks,
-                               std::vector<int64_t> counts)
+std::tuple<Tensor, Tensor> ani(const Tensor &species, const Tensor &edge_index, const Tensor &edge_vec, int64_t n_local,
+                               int64_t elements, Numbers radial, Numbers shifts_r, Numbers angular, Numbers shifts_a,
+                               Numbers sections, std::vector<Tensor> networks, std::vector<int64_t> counts)
 {
   TORCH_CHECK(static_cast<int64_t>(counts.size()) == elements && elements > 0, "ani: one network per element");
   for (const Tensor &tensor : networks)

@@ -61,9 +61,10 @@ RAREAL_TILE(float, 14)
 
 template <typename T> constexpr auto tiles = nullptr;
 template <>
-constexpr std::array<Tile<float>, 14> tiles<float> = {
-    tile_float_1, tile_float_2, tile_float_3,  tile_float_4,  tile_float_5,  tile_float_6,  tile_float_7,
-    tile_float_8, tile_float_9, tile_float_10, tile_float_11, tile_float_12, tile_float_13, tile_float_14};
+constexpr std::array<Tile<float>, 14> tiles<float> = {tile_float_1,  tile_float_2,  tile_float_3,  tile_float_4,
+                                                      tile_float_5,  tile_float_6,  tile_float_7,  tile_float_8,
+                                                      tile_float_9,  tile_float_10, tile_float_11, tile_float_12,
+                                                      tile_float_13, tile_float_14};
 template <>
 constexpr std::array<Tile<double>, 6> tiles<double> = {tile_double_1, tile_double_2, tile_double_3,
                                                        tile_double_4, tile_double_5, tile_double_6};
@@ -88,8 +89,9 @@ void multiply(const T *x, int64_t x_stride, int64_t rows, const T *weights, int6
   for (int64_t p = 0; p < panels; ++p)
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = rows * b / blocks, count = rows * (b + 1) / blocks - first;
-      tiles<T>[count - 1](x + first * x_stride, x_stride, weights + p * depth * panel_width, depth,
-                          bias + p * bias_step, out + first * stride + p * panel_width, stride);
+      const Tile<T> tile = tiles<T>[count - 1];
+      tile(x + first * x_stride, x_stride, weights + p * depth * panel_width, depth, bias + p * bias_step,
+           out + first * stride + p * panel_width, stride);
     }
 }
 
@@ -149,8 +151,8 @@ void NetworkEvaluation<T>::evaluate(const CommitteeNetwork<T> &network, Activati
     for (int64_t k = 0; k < depth; ++k) {
       const auto &layer = network.hidden[k];
       const int64_t width = panelled(layer.outputs);
-      multiply(value, value_stride, rows, layer.weights + m * width * layer.inputs, layer.inputs,
-               width / panel_width, layer.biases + m * width, panel_width, values_[k][0]);
+      multiply(value, value_stride, rows, layer.weights + m * width * layer.inputs, layer.inputs, width / panel_width,
+               layer.biases + m * width, panel_width, values_[k][0]);
       activation(values_[k][0], slopes_[k][0], rows * width);
       value = values_[k][0];
       value_stride = width;

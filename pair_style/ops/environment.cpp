@@ -382,9 +382,10 @@ template <typename T> void Environment<T>::add_triples(const Group &group, const
 {
   const int64_t n1 = d_->n_sections(), n2 = d_->n_shifts(), first = group.first;
   results_.shape(RESULT_ROWS, simd::padded<T>(group.count));
-  run_contract(ContractLoop<T>{weights, triples_[0] + first, triples_[TRIPLE_ROWS] + first, triples_[TRIPLE_ROWS + n1] + first,
-                      triples_[TRIPLE_ROWS + 2 * n1] + first, triples_[TRIPLE_ROWS + 2 * n1 + n2] + first,
-                      results_[0], simd::padded<T>(group.count), triples_.stride(), results_.stride(), n1, n2});
+  run_contract(ContractLoop<T>{weights, triples_[0] + first, triples_[TRIPLE_ROWS] + first,
+                               triples_[TRIPLE_ROWS + n1] + first, triples_[TRIPLE_ROWS + 2 * n1] + first,
+                               triples_[TRIPLE_ROWS + 2 * n1 + n2] + first, results_[0], simd::padded<T>(group.count),
+                               triples_.stride(), results_.stride(), n1, n2});
   each_run(group, [&](int64_t a, int64_t b_first, int64_t b_last, int64_t t) {
     const int64_t count = b_last - b_first;
     T sums[3] = {};

@@ -74,8 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> gelu_derivatives(const Tensor &input)
 RAREAL_CLONES void adjoint_range(float *adjoint, const float *slope, const float *tangent, const float *back,
                                  const float *curvature, int64_t count)
 {
-  for (int64_t k = 0; k < count; ++k)
-    adjoint[k] = adjoint[k] * slope[k] + tangent[k] * back[k] * curvature[k];
+  for (int64_t k = 0; k < count; ++k) adjoint[k] = adjoint[k] * slope[k] + tangent[k] * back[k] * curvature[k];
 }
 
 // adjoint <- adjoint slope + tangent back curvature, the reverse pass through one activation and its tangent.
@@ -97,10 +96,7 @@ Tensor gelu_adjoint_(Tensor adjoint, const Tensor &slope, const Tensor &tangent,
 
 }    // namespace
 
-void rareal::gelu_with_slope(float *values, float *slopes, int64_t count)
-{
-  gelu_slope_range(values, slopes, count);
-}
+void rareal::gelu_with_slope(float *values, float *slopes, int64_t count) { gelu_slope_range(values, slopes, count); }
 
 TORCH_LIBRARY_FRAGMENT(rareal, library)
 {

@@ -23,14 +23,11 @@ using at::Tensor;
 constexpr int64_t lanes = 16, group = 4;    // floats in a vector; members that share a pass over J
 typedef float Lanes __attribute__((vector_size(lanes * sizeof(float))));
 
-__attribute__((always_inline)) inline void load(Lanes &to, const float *from)
-{
-  std::memcpy(&to, from, sizeof(Lanes));
-}
+__attribute__((always_inline)) inline void load(Lanes &to, const float *from) { std::memcpy(&to, from, sizeof(Lanes)); }
 
 // c[m] and out[m] are rows of one frame's cotangents and results; `count` members, at most `group`.
-RAREAL_CLONES void product(const float *jacobian, int64_t rows, int64_t columns, const float *const *c, float *const *out,
-                           int64_t count)
+RAREAL_CLONES void product(const float *jacobian, int64_t rows, int64_t columns, const float *const *c,
+                           float *const *out, int64_t count)
 {
   for (int64_t start = 0; start < columns; start += 4 * lanes) {
     const int64_t width = std::min<int64_t>(4, (columns - start) / lanes);
@@ -76,10 +73,12 @@ Tensor apply(Kernel kernel, const Tensor &input_, const std::vector<Tensor> &jac
 {
   const Tensor input = input_.contiguous();
   const int64_t members = input.size(0), frames = input.size(1), taken = input.size(2);
-  TORCH_CHECK(static_cast<int64_t>(jacobians.size()) == frames && frames > 0, "jacobian_product: one Jacobian per frame");
+  TORCH_CHECK(static_cast<int64_t>(jacobians.size()) == frames && frames > 0,
+              "jacobian_product: one Jacobian per frame");
   for (const auto &jacobian : jacobians)
-    TORCH_CHECK(jacobian.is_contiguous() && jacobian.scalar_type() == at::kFloat && jacobian.sizes() == jacobians[0].sizes() &&
-                    jacobian.size(in) == taken && jacobian.size(1) % lanes == 0,
+    TORCH_CHECK(jacobian.is_contiguous() && jacobian.scalar_type() == at::kFloat &&
+                    jacobian.sizes() == jacobians[0].sizes() && jacobian.size(in) == taken &&
+                    jacobian.size(1) % lanes == 0,
                 "jacobian_product: contiguous float32 Jacobians of one shape, columns a multiple of 16");
   const int64_t made = jacobians[0].size(out);
   Tensor result = at::empty({members, frames, made}, input.options());

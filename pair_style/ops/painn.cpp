@@ -289,10 +289,7 @@ std::array<Tensor, 3> thirds(const Tensor &t)
 }
 
 // Rows of atoms as rows of edges, and back.
-Tensor gather(const Tensor &atoms, const Tensor &index)
-{
-  return atoms.index_select(1, index);
-}
+Tensor gather(const Tensor &atoms, const Tensor &index) { return atoms.index_select(1, index); }
 
 Tensor scatter(const Tensor &edges, const Tensor &index, int64_t nodes)
 {
@@ -361,9 +358,9 @@ struct MessageBackward : torch::autograd::Function<MessageBackward> {
                                const Tensor &unit, const Tensor &edges, const Tensor &a, const Tensor &b)
   {
     at::AutoDispatchBelowADInplaceOrView below;
-    static const auto op = operation<Four(const Tensor &, const Tensor &, const Tensor &, const Tensor &,
-                                          const Tensor &, const Tensor &, const Tensor &)>(
-        "rareal::painn_message_backward");
+    static const auto op =
+        operation<Four(const Tensor &, const Tensor &, const Tensor &, const Tensor &, const Tensor &, const Tensor &,
+                       const Tensor &)>("rareal::painn_message_backward");
     context->save_for_backward({x, v, w, unit, edges, a, b});
     const auto [gx, gv, gw, gu] = op.call(x, v, w, unit, edges, a, b);
     return {gx, gv, gw, gu};
@@ -390,8 +387,9 @@ struct Message : torch::autograd::Function<Message> {
                                const Tensor &unit, const Tensor &edges)
   {
     at::AutoDispatchBelowADInplaceOrView below;
-    static const auto op = operation<Two(const Tensor &, const Tensor &, const Tensor &, const Tensor &,
-                                         const Tensor &)>("rareal::painn_message");
+    static const auto op =
+        operation<Two(const Tensor &, const Tensor &, const Tensor &, const Tensor &, const Tensor &)>(
+            "rareal::painn_message");
     context->save_for_backward({x, v, w, unit, edges});
     const auto [scalars, vectors] = op.call(x, v, w, unit, edges);
     return {scalars, vectors};
@@ -401,9 +399,9 @@ struct Message : torch::autograd::Function<Message> {
   {
     const auto s = context->get_saved_variables();
     const auto sizes = s[1].sym_sizes();
-    const auto gradients = MessageBackward::apply(s[0], s[1], s[2], s[3], s[4],
-                                                  or_zeros(d[0], {sizes[0], sizes[1], sizes[3]}, s[0]),
-                                                  or_zeros(d[1], sizes, s[0]));
+    const auto gradients =
+        MessageBackward::apply(s[0], s[1], s[2], s[3], s[4], or_zeros(d[0], {sizes[0], sizes[1], sizes[3]}, s[0]),
+                               or_zeros(d[1], sizes, s[0]));
     return {gradients[0], gradients[1], gradients[2], gradients[3], Tensor()};
   }
 };

@@ -67,10 +67,10 @@ struct Radial {
 
 // Unordered pairs of neighbours within the angular cutoff: factors f1 (sections) and f2 (shifts) and derivatives.
 struct Triples {
-  Tensor a, b, slot;                       // rows of Radial; centre * pairs of elements + pair
+  Tensor a, b, slot;    // rows of Radial; centre * pairs of elements + pair
   Tensor unit_a, unit_b, r_a, r_b, cosine;
-  Tensor fa, fb, dfa, dfb;                 // cutoff functions [T]
-  Tensor f1, df1, f2, df2;                 // [T, sections], [T, shifts]
+  Tensor fa, fb, dfa, dfb;    // cutoff functions [T]
+  Tensor f1, df1, f2, df2;    // [T, sections], [T, shifts]
 
   Triples(const Parameters &p, const Radial &radial)
   {
@@ -86,7 +86,9 @@ struct Triples {
     a = near.index_select(0, first);
     b = near.index_select(0, second);
 
-    const auto element = [&](const Tensor &edge) { return at::remainder(radial.slot.index_select(0, edge), p.elements); };
+    const auto element = [&](const Tensor &edge) {
+      return at::remainder(radial.slot.index_select(0, edge), p.elements);
+    };
     const Tensor low = at::minimum(element(a), element(b)), high = at::maximum(element(a), element(b));
     const Tensor pair = low * p.elements - at::floor_divide(low * (low - 1), 2) + (high - low);
     slot = centre.index_select(0, first) * p.pairs() + pair;
@@ -138,7 +140,8 @@ Tensor aev(const Tensor &species, const Tensor &edges, const Tensor &vectors, in
   const auto options = vectors.options();
   const Tensor first = at::zeros({n_local * elements, p.n_radial()}, options).index_add(0, radial.slot, radial.value);
   const Tensor second = at::zeros({n_local * p.pairs(), p.n_angular()}, options).index_add(0, triples.slot, terms);
-  return at::cat({first.view({n_local, elements * p.n_radial()}), second.view({n_local, p.pairs() * p.n_angular()})}, 1);
+  return at::cat({first.view({n_local, elements * p.n_radial()}), second.view({n_local, p.pairs() * p.n_angular()})},
+                 1);
 }
 
 Tensor aev_vjp(const Tensor &cotangents, const Tensor &species, const Tensor &edges, const Tensor &vectors,
@@ -158,13 +161,12 @@ Tensor aev_vjp(const Tensor &cotangents, const Tensor &species, const Tensor &ed
     const Tensor wr = w.slice(1, 0, split).reshape({n_local * elements, p.n_radial()}).index_select(0, radial.slot);
     Tensor by_edge = (wr * radial.slope).sum(1, true) * radial.unit;
 
-    const Tensor wa = w.slice(1, split)
-                          .reshape({n_local * p.pairs(), p.n_shifts(), p.n_sections()})
-                          .index_select(0, t.slot);
+    const Tensor wa =
+        w.slice(1, split).reshape({n_local * p.pairs(), p.n_shifts(), p.n_sections()}).index_select(0, t.slot);
     const Tensor sum = (wa * t.f1.unsqueeze(1)).sum(2), dsum = (wa * t.df1.unsqueeze(1)).sum(2);
     const Tensor value = (t.f2 * sum).sum(1), distance = (t.df2 * sum).sum(1) * fc;
-    const auto [ga, gb] = t.by_vectors(value * t.dfa * t.fb + distance, value * t.fa * t.dfb + distance,
-                                       (t.f2 * dsum).sum(1) * fc);
+    const auto [ga, gb] =
+        t.by_vectors(value * t.dfa * t.fb + distance, value * t.fa * t.dfb + distance, (t.f2 * dsum).sum(1) * fc);
     by_edge = by_edge.index_add(0, t.a, ga).index_add(0, t.b, gb);
     gradients.push_back(at::zeros_like(vectors, at::MemoryFormat::Contiguous).index_add(0, radial.edge, by_edge));
   }

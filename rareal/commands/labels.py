@@ -1,4 +1,4 @@
-"""Labels without a run, change of level, the cache of labels, and the doctor."""
+"""Labels without a run, change of level, and the cache of labels."""
 
 from __future__ import annotations
 
@@ -146,21 +146,3 @@ def cache_clear(
 
     cache = Cache(folder or user_folder())
     typer.echo(f"{cache.clear(engine)} labels removed from {cache.folder}")
-
-
-@app.command()
-def doctor(
-    engine: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Try the label engine of this YAML on its structure.")
-    ] = None,
-) -> None:
-    """Check the installation, or a label engine; for what is broken, say the cure. Exit code 1 if anything is."""
-    from rareal import doctor as checks
-
-    broken = 0
-    for finding in checks.engine(engine) if engine else checks.installation(Path.cwd()):
-        typer.echo(finding)
-        broken += finding.state == "broken"
-    if broken:
-        typer.echo(f"{broken} broken", err=True)
-        raise typer.Exit(1)

@@ -23,7 +23,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from rareal.data import dataset, extxyz
+from rareal.data import asedb, dataset, extxyz
 from rareal.data.dataset import Settings
 from rareal.errors import DatasetError
 from rareal.records import Array, Frame, Label, LabeledFrame
@@ -40,7 +40,7 @@ LEVEL = "wb97x_dz"
 HEAVIEST = 118
 
 
-HDF5, EXTXYZ = (".h5", ".hdf5"), (".extxyz", ".xyz")
+HDF5, EXTXYZ, DATABASE = (".h5", ".hdf5"), (".extxyz", ".xyz"), (".db",)
 """Suffixes of the files that can be written."""
 
 
@@ -114,10 +114,9 @@ def refuse_output(path: Path, force: bool) -> None:
     DatasetError
         If the suffix is of no format, there is no such folder, or there is a file and ``force`` is not given.
     """
-    if path.suffix.lower() not in (*HDF5, *EXTXYZ):
-        raise DatasetError(
-            f"{path}: '{path.suffix}' is no format to write; use {', '.join(HDF5)} (ANI layout) or {', '.join(EXTXYZ)}"
-        )
+    if path.suffix.lower() not in (*HDF5, *EXTXYZ, *DATABASE):
+        known = f"{', '.join(HDF5)} (ANI layout), {', '.join(EXTXYZ)} or {', '.join(DATABASE)} (ASE)"
+        raise DatasetError(f"{path}: '{path.suffix}' is no format to write; use {known}")
     if not path.parent.is_dir():
         raise DatasetError(f"{path.parent}: there is no such folder for {path.name}; make it first")
     if path.is_dir() or (path.exists() and not force):
@@ -125,13 +124,16 @@ def refuse_output(path: Path, force: bool) -> None:
 
 
 def write(path: Path, frames: Sequence[LabeledFrame], settings: Settings) -> None:
-    """Write labelled frames, atomically and over what is there, in the format of the suffix: `HDF5` or `EXTXYZ`."""
+    """Write labelled frames, atomically and over what is there, in the format of the suffix.
+
+    That is one of `HDF5`, `EXTXYZ` and `DATABASE`.
+    """
     if path.suffix.lower() in EXTXYZ:
         extxyz.write(path, frames, settings)
         return
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        dataset.write(new, frames, settings)
+        (asedb if path.suffix.lower() in DATABASE else dataset).write(new, frames, settings)
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
@@ -370,6 +372,8 @@ def _images(path: Path) -> list[Any]:
     import ase.io
 
     try:
+        if path.suffix.lower() in DATABASE:
+            return asedb.read(path)
         return list(ase.io.iread(path, index=":"))
     except KeyError as error:
         raise DatasetError(f"{path} has an unknown element or lacks a column: {error}; correct it") from error

@@ -184,7 +184,16 @@ class Committee:
         return energies.detach(), gradients.detach()
 
     def energies_forces(self, frame: Frame) -> tuple[Array, Array]:
-        """Total energies of the members [M], eV, and their forces [M, N, 3], eV/Å.
+        """Total energies of the members [M], eV, and their forces [M, N, 3], eV/Å; see `evaluate`."""
+        return self.evaluate(frame)[:2]
+
+    def evaluate(self, frame: Frame) -> tuple[Array, Array, Array]:
+        """Total energies of the members, their forces, and how their energies change with the strain of the frame.
+
+        Returns
+        -------
+        energies : [M] eV; forces : [M, N, 3] eV/Å; strain derivatives : [M, 3, 3] eV, symmetric: the stress times the
+            volume, positive where the frame is pulled, minus the virial of LAMMPS.
 
         Raises
         ------
@@ -203,8 +212,10 @@ class Committee:
         gradients = gradients.double()
         forces.index_add_(1, index[0], gradients)
         forces.index_add_(1, index[1], -gradients)
+        strain = torch.einsum("mpa,pb->mab", gradients, vectors)
+        strain = 0.5 * (strain + strain.transpose(1, 2))  # of an invariant energy it is symmetric but for rounding
         shift = sum(self.self_energy[int(z)] for z in frame.numbers)
-        return atomic.double().sum(1).numpy() + shift, forces.numpy()
+        return atomic.double().sum(1).numpy() + shift, forces.numpy(), strain.numpy()
 
     def surface(self) -> EnergyForces:
         """The committee mean as a potential-energy surface."""

@@ -129,7 +129,16 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _ask(self, question: bytes) -> None:
+    def start(self) -> None:
+        """Have the process and its engine ready, as the first frame would.
+
+        Raises
+        ------
+        LabelError
+            If the engine cannot be made.
+        WorkerLost
+            If the process ends or does not start in time.
+        """
         if self._child.pid is None or self._root is None:
             self._clear()
             try:
@@ -139,6 +148,9 @@ class Worker:
             if found != self.hash:
                 self.close()
                 raise LabelError(f"the engine's hash in the worker, {found}, is not {self.hash}; is it pickled whole?")
+
+    def _ask(self, question: bytes) -> None:
+        self.start()
         self._child.send(question)
 
     def _filed(self, job: Job, result: Label | FailedLabel, used: str | None) -> Label | FailedLabel:

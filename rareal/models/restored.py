@@ -19,6 +19,11 @@ def restore(architecture: str, script: Any) -> nn.Module:
 
 def ani(script: Any) -> nn.Module:
     """An ANI committee with the descriptor and the networks of a loaded one."""
+    return ANIProgram(*_ani_parts(script, slice(None))).eval()
+
+
+def _ani_parts(script: Any, members: slice) -> tuple[Any, list[Any]]:
+    """The descriptor of an ANI committee, and the networks of some of its members, element by element."""
     from rareal.models.ani_network import AEVParameters
     from rareal.models.networks import ScriptedNetwork
 
@@ -29,9 +34,25 @@ def ani(script: Any) -> nn.Module:
     networks = []
     for network in script.networks.children():
         found = network.state_dict()
-        weights, biases = ([found[f"{kind}.{k}"] for k in range(network.depth)] for kind in ("weights", "biases"))
+        weights, biases = (
+            [found[f"{kind}.{k}"][members] for k in range(network.depth)] for kind in ("weights", "biases")
+        )
         networks.append(ScriptedNetwork(weights, biases))
-    return ANIProgram(parameters, networks).eval()
+    return parameters, networks
+
+
+def member(architecture: str, script: Any, number: int) -> nn.Module:
+    """A committee of one: the member ``number``, from 0, of a loaded one, to be made TorchScript again."""
+    alone = slice(number, number + 1)
+    if architecture == "ani":
+        from rareal.models.ani_network import ScriptedANI
+
+        return ScriptedANI(*_ani_parts(script, alone)).eval()
+    if architecture in RESTORED:
+        return graph(architecture, script, alone)
+    from rareal.models.script_network import ScriptedMembers
+
+    return ScriptedMembers([list(script.members.children())[number]]).eval()
 
 
 class ANIProgram(nn.Module):
@@ -80,13 +101,13 @@ class ANIProgram(nn.Module):
         return energies[:, :n_local], gradients
 
 
-def graph(architecture: str, script: Any) -> nn.Module:
-    """`ScriptedGraphModel` with the network and the radial functions of a loaded one."""
+def graph(architecture: str, script: Any, some: slice = slice(None)) -> nn.Module:
+    """`ScriptedGraphModel` with the network and the radial functions of a loaded one, or of some of its members."""
     from rareal.models import painn_network, schnet_network
     from rareal.models.graphs import ScriptedGraphModel
     from rareal.models.radial import Radial
 
-    weights: dict[str, Tensor] = script.network.state_dict()
+    weights: dict[str, Tensor] = {name: tensor[some] for name, tensor in script.network.state_dict().items()}
     members, elements, features = weights["embedding.weight"].shape
     layers = len(list(script.network.interactions.children()))
     radial = Radial(

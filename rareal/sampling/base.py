@@ -137,6 +137,10 @@ class LammpsSampler(ABC):
         """Of the script in a walker's folder."""
         return f"in.{self.name}"
 
+    def template(self) -> str:
+        """The script with ``@name`` where a value goes; rareal's own is in ``rareal/inputs``."""
+        return lammps.template(self.script_name)
+
     def steps(self, settings: Any) -> int:
         """Steps of a walker's drive."""
         return int(settings.steps)
@@ -166,7 +170,7 @@ class LammpsSampler(ABC):
         text = {**self.common(settings, walker), "potential": potential, **self.values(settings, walker, folder)}
         velocities = None if walker.resume is None else walker.resume.velocities
         write_text(folder / lammps.DATA, lammps.data_file(resume.placed(walker), velocities))
-        write_text(folder / self.script_name, lammps.render(self.script_name, text))
+        write_text(folder / self.script_name, lammps.fill(self.template(), text))
 
     def run(self, folder: Path, walker: Walker, command: Sequence[str], stdin: bytes = b"") -> lammps.Run:
         """The process that runs the script with ``command``."""
@@ -186,13 +190,10 @@ class LammpsSampler(ABC):
         A drive that fails on the way is cut to its usable part, which may be none, and says why in ``note``.
         """
         settings = self.config.of(walker.number)
-        driver = "mean" if settings.driver == "mean" else str(best_member(model) + 1)
         try:
-            options = f"drive {driver} {self.bias(model, folder, walker, driver)}".rstrip()
+            self.write(model, folder, walker)
         except SamplingError as error:
             return self.nothing(walker, str(error))
-        # relative, so that a run folder can be moved
-        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
         trajectory = usable(self.collect(run, walker), walker.start, self.variables)
@@ -206,12 +207,27 @@ class LammpsSampler(ABC):
             (folder / lammps.DUMP).unlink(missing_ok=True)
         return trajectory
 
+    def write(self, model: Path, folder: Path, walker: Walker, dry: bool = False) -> None:
+        """Write all that LAMMPS reads for a drive with the committee in the file ``model``.
+
+        With ``dry`` nothing runs for that: a bias whose strength would be measured first has a placeholder of it.
+
+        Raises
+        ------
+        SamplingError
+            See `bias`.
+        """
+        driver = "mean" if self.config.of(walker.number).driver == "mean" else str(best_member(model) + 1)
+        options = f"drive {driver} {self.bias(model, folder, walker, driver, dry)}".rstrip()
+        # relative, so that a run folder can be moved
+        self.prepare(folder, walker, self.committee(os.path.relpath(model, folder), walker, options))
+
     def nothing(self, walker: Walker, why: str) -> Trajectory:
         """A trajectory without frames, of a drive that did not begin."""
         nowhere = np.empty((0, len(walker.start.numbers), 3))
         return assemble({}, np.empty(0, dtype=np.int64), nowhere, self.variables, walker.number, walker.seed, why)
 
-    def bias(self, model: Path, folder: Path, walker: Walker, driver: str) -> str:
+    def bias(self, model: Path, folder: Path, walker: Walker, driver: str, dry: bool = False) -> str:
         """The pair style's keyword of the bias towards disagreement; empty where none is asked for.
 
         Raises
@@ -227,7 +243,8 @@ class LammpsSampler(ABC):
         if not wanted.given:
             path = os.path.relpath(model, folder / bias.FOLDER)
             block = committee(path, lammps.elements(walker.start), f"drive {driver}")
-            scale = bias.measure(folder, walker, settings, block)
+            place = bias.prepare(folder, walker, settings, block)
+            scale = bias.PLACEHOLDER if dry else bias.measure(place, settings)
         return wanted.keyword(settings.temperature, scale)
 
     def committee(self, model: str, walker: Walker, options: str) -> str:

@@ -38,6 +38,8 @@ SCRIPT, FOLDER = "in.familiar", "familiar"
 """The unbiased run that the scale is measured in, in a folder of its own below the walker's."""
 
 SIGMAS = 3.0
+PLACEHOLDER = 0.05
+"""eV. Stands for the scale in scripts that are written and not run."""
 
 
 class UncertaintyBias(Section):
@@ -100,19 +102,14 @@ def new_above(energy_std: Array) -> float:
     return float(settled.mean() + SIGMAS * settled.std())
 
 
-def measure(folder: Path, walker: Walker, settings: Any, potential: str) -> float:
-    """Run the committee without bias for a moment; the std [eV] above which a frame is new to it.
+def prepare(folder: Path, walker: Walker, settings: Any, potential: str) -> Path:
+    """Write the input of `measure`; its folder.
 
     Parameters
     ----------
     folder : the walker's.
     settings : of the walker's drive.
     potential : block of the committee without bias, its path seen from a folder below ``folder``.
-
-    Raises
-    ------
-    SamplingError
-        If the run fails.
     """
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
@@ -127,6 +124,22 @@ def measure(folder: Path, walker: Walker, settings: Any, potential: str) -> floa
     }
     write_text(place / lammps.DATA, lammps.data_file(walker.start))
     write_text(place / SCRIPT, lammps.render(SCRIPT, values))
+    return place
+
+
+def measure(place: Path, settings: Any) -> float:
+    """Run the committee without bias for a moment; the std [eV] above which a frame is new to it.
+
+    Parameters
+    ----------
+    place : the folder that `prepare` has written.
+    settings : of the walker's drive.
+
+    Raises
+    ------
+    SamplingError
+        If the run fails.
+    """
     command = [*lmp_command(), "-log", lammps.LOG, "-in", SCRIPT]
     run = lammps.Run(place, command, settings.uncertainty_bias.steps, lmp_environment())
     lammps.run_all([run], 1, settings.patience)

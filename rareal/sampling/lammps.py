@@ -39,7 +39,16 @@ class Template(string.Template):
 
 def render(name: str, values: Mapping[str, object]) -> str:
     """A template of ``rareal/inputs`` with its values filled in."""
-    text = (files("rareal") / "inputs" / name).read_text(encoding="utf-8")
+    return fill(template(name), values)
+
+
+def template(name: str) -> str:
+    """A template of ``rareal/inputs``."""
+    return (files("rareal") / "inputs" / name).read_text(encoding="utf-8")
+
+
+def fill(text: str, values: Mapping[str, object]) -> str:
+    """A template with its values filled in."""
     return Template(text).substitute(values)
 
 

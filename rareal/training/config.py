@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from rareal.schema import Section
-from rareal.units import Energy, Force, parse_quantity
-
-Bytes = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "byte"))]
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "s"))]
+from rareal.units import Bytes, Energy, Force, Seconds
 
 
 class RareEvents(Section):

@@ -69,7 +69,8 @@ template <typename T> void networks(const std::vector<T> &inputs)
   network.members = members;
   for (int layer = 0; layer < 2; ++layer) {
     const int64_t n = sizes[layer], m = sizes[layer + 1];
-    std::vector<T> weights(members * n * panelled(m)), transposed(members * panelled(n) * m), biases(members * panelled(m));
+    std::vector<T> weights(members * n * panelled(m)), transposed(members * panelled(n) * m),
+        biases(members * panelled(m));
     for (int64_t k = 0; k < members; ++k)
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j < m; ++j) {

@@ -81,7 +81,7 @@ def test_arguments(model: Path, tmp_path: Path) -> None:
         compile_file(model, tmp_path / "new.pt2", "tpu")
     for arguments, message in (
         ([str(model), "-o", "new.pt"], "whose name ends in .pt2"),
-        (["-o", "new.pt2"], "name a model file, or say --random"),
+        (["-o", "new.pt2"], "name a run or a model file, or say --random"),
         ([str(model), "--random", "-o", "new.pt2"], "one of the two"),
     ):
         found = CliRunner().invoke(app, ["export", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 def test_the_installation_that_runs_these_tests_is_whole(tmp_path: Path) -> None:
     found = {finding.name: finding for finding in doctor.installation(tmp_path)}
-    for name in ("python", "torch", "lammps", "packages", "operators", "plugin", "tblite"):
+    for name in ("python", "torch", "lammps", "packages", "operators", "plugin", "lammps packages", "tblite"):
         assert found[name].state == "ok", found[name]
     assert "22 Jul 2025" in found["plugin"].text
     assert found["torch"].text.startswith("2.13.0")
@@ -79,6 +80,45 @@ def test_a_lammps_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAREAL_LMP", str(lmp))
     finding = doctor.lammps()
     assert (finding.state, finding.text) == ("broken", f"{lmp} does not start: libmpi.so.12: cannot open")
+
+
+def test_a_lammps_without_what_the_samplers_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lmp = tmp_path / "lmp"
+    text = "Installed packages:\\n\\nCOLVARS EXTRA-FIX MISC\\n\\nList of individual style options included"
+    lmp.write_text(f"#!/bin/sh\nprintf '{text}'\n")
+    lmp.chmod(0o755)
+    monkeypatch.setenv("RAREAL_LMP", str(lmp))
+    finding = doctor.lammps_packages()
+    assert (finding.state, finding.text) == ("broken", "without PLUGIN: no pair style mlensemble")
+    assert "-D PKG_PLUGIN=on" in finding.cure
+    lmp.write_text("#!/bin/sh\necho nothing\n")
+    assert doctor.lammps_packages().state == "note"
+
+
+def test_a_compiler_is_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.compiler().state == "ok"
+    old = tmp_path / "old-g++"
+    old.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'old g++ 7' && exit 0\necho 'unknown -std=c++20' >&2\nexit 1\n"
+    )
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    assert doctor.compiler().state == "note"
+    assert doctor.compiler().text == "old g++ 7 compiles no C++20: unknown -std=c++20"
+    assert "export -o FILE.pt2" in doctor.compiler().cure
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert doctor.compiler().text == "no no-such-compiler"
+
+
+def test_findings_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [doctor.Finding("one", "ok", "1"), doctor.Finding("two", "broken", "2", "mend it")]
+    monkeypatch.setattr(doctor, "installation", lambda folder: iter(found))
+    monkeypatch.setattr(sys, "argv", ["rareal", "doctor", "--json"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told[1] == {"name": "two", "state": "broken", "text": "2", "cure": "mend it"}
 
 
 def test_a_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

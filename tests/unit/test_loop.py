@@ -236,6 +236,22 @@ def test_the_budget_is_never_passed_and_the_last_check_is_kept_for(tmp_path: Pat
     assert len(rows) >= 2
 
 
+def test_a_stop_file_ends_the_run_after_the_round_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    undisturbed = loop(World(), tmp_path / "undisturbed", limit=1e-9, rounds=3)[0].go()
+    world = World()
+    run, shown = loop(world, tmp_path / "stopped", limit=1e-9, rounds=3)
+    (tmp_path / "stopped" / "STOP").touch()
+    assert len(run.go()) == 1
+    # the round is whole, its selection labelled
+    assert (tmp_path / "stopped" / "round-000" / "select" / "stage.done").is_file()
+    end = read_json(tmp_path / "stopped" / "run.done")
+    assert (end["stopped"], end["converged"], end["rounds"]) == (True, False, 1)
+    (tmp_path / "stopped" / "STOP").unlink()  # as opening the run folder does
+    rows = loop(world, tmp_path / "stopped", limit=1e-9, rounds=3)[0].go()
+    assert [row["labels"] for row in rows] == [row["labels"] for row in undisturbed]
+    assert not read_json(tmp_path / "stopped" / "run.done")["stopped"]
+
+
 def test_no_candidate_is_noted_and_survived(tmp_path: Path) -> None:
     world = World(std=0.0)
     run, shown = loop(world, tmp_path, limit=1e-9, rounds=3)

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from rareal.config import load
 from rareal.progress import Display, Lines, Live, Silent, clock, describe, display
+from rareal.rundir import RunFolder
+from rareal.units import KCAL_MOL
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "hexane"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder in its third round."""
+    folder = tmp_path / "run"
+    with RunFolder.open(folder, load(EXAMPLES / "hexane.yaml")) as opened:
+        opened.stage(-1, "data").finish(labels=60)
+        opened.stage(0, "check").finish(labels=4, failed=1)
+        opened.stage(1, "select").finish(
+            threshold=[0.05, 0.02], worthwhile=[10, 20], rows=[100, 100], labels=36, failed=4
+        )
+        for number in range(2):
+            opened.append_round(
+                {"round": number, "labels": 100, "barrier_eV": 7.5 + 0.1 * number, "barrier_se_eV": 0.01}
+            )
+    return folder
+
 
 ROW = {
     "round": 1,
@@ -59,8 +83,44 @@ def test_live() -> None:
     with Live(Console(file=stream, force_terminal=True, width=160)) as live:
         walk(live)
     text = stream.getvalue()
-    for part in ("round 0: labels 240", "path error 0.42 kcal/mol", "walker 2 [lost atoms]", "300 labels", "train"):
+    for part in ("round 0: labels 240", "path error 0.42 kcal/mol", "walker 2 [lost atoms]", "labels 300"):
         assert part in text
+
+
+def test_the_change_of_the_barrier_is_told() -> None:
+    before = {**ROW, "barrier_eV": 7.6812 - 0.1 * KCAL_MOL}
+    assert "barrier 7.681 ± 0.012 eV (+0.10 kcal/mol)" in describe(ROW, before)
+    assert "(" not in describe(ROW, {**ROW, "barrier_eV": None})
+    stream = io.StringIO()
+    lines = Lines(stream)
+    for row in (before, ROW):
+        lines.row(row)
+    assert [line.count("kcal/mol)") for line in stream.getvalue().splitlines()] == [0, 1]
+
+
+def test_of_a_run_more_is_told(run: Path) -> None:
+    """Labels bought and refused, the barrier and its change, the threshold and how many frames pass it."""
+    stream = io.StringIO()
+    lines = Lines(stream, run)
+    lines.round(1, 3)
+    lines.row({"round": 1, "labels": 100})
+    told = "threshold 0.02 to 0.05, 30 of 200 frames above it; 36 labels bought, 4 refused"
+    assert stream.getvalue().splitlines()[-1] == f"round 1/2: {told}"
+    stream = io.StringIO()
+    with Live(Console(file=stream, force_terminal=True, width=120), run) as live:
+        live.round(2, 3)
+        with live.stage("drive") as progress:
+            progress(50, 200)
+            live._screen.refresh()
+    text = stream.getvalue()
+    for part in ("100 of 600 bought, 5 refused", "7.600 ± 0.010 eV, +2.31 kcal/mol since", told, "drive", "50/200"):
+        assert part in text
+
+
+def test_a_run_that_is_being_made_disturbs_no_view(tmp_path: Path) -> None:
+    with Live(Console(file=io.StringIO(), force_terminal=True), tmp_path / "nowhere") as live:
+        live.round(0, 3)
+        live._screen.refresh()
 
 
 def test_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_a_stop_file_is_of_the_run_that_it_has_stopped(path: Path, config: Config) -> None:
+    with RunFolder.open(path, config) as run:
+        assert not run.stop_requested
+        (path / "STOP").touch()
+        assert run.stop_requested
+        run.finish(converged=False)
+        assert files.read_json(path / "run.done")["stopped"]
+    with RunFolder.open(path, config) as run:
+        assert not run.stop_requested
+
+
 def test_a_finished_stage_stays_finished(path: Path, config: Config) -> None:
     with RunFolder.open(path, config) as run:
         stage = run.stage(0, "train")
