@@ -29,9 +29,9 @@ initial: {kind: md, frames: 20, interval: 5, equilibration: 20}
 model: {kind: ani, hidden: {C: [16, 12], H: [16, 12]}}
 training: {members: 2, epochs: 10, batch_size: 8, threads: 1}
 sampler: {kind: steered, relaxation_steps: 50, steps: 400, velocity: 5 angstrom/ps, walkers: 2, frame_interval: 2}
-uncertainty: {kind: moving_average, window: 100, c_x: 0.5}
-exploration: {kind: on_the_fly, patience: 4, stretch: 200, labels: 6, frames: 2, epochs: 5}
-check: {path_frames: 10, break_frames: 4, scout_frames: 4, rupture: {step: 0.4 angstrom, max_stretch: 0.4 angstrom}}
+uncertainty: {kind: moving_average, window: 100, c_x: 0.2}
+exploration: {kind: on_the_fly, patience: 4, stretch: 150, labels: 6, frames: 2, epochs: 5}
+check: {path_frames: 10, break_frames: 4, scout_frames: 4, rupture: {step: 0.5, fmax: 0.2, resolution: 0.2, max_calls: 300}}
 """
 
 
@@ -71,7 +71,7 @@ def test_a_round_on_the_fly_killed_or_not(tmp_path: Path) -> None:
     for trajectory in load(whole / "round-000" / "sample" / "trajectories.npz"):
         assert trajectory.note == ""
         assert trajectory.steps.tolist() == list(range(0, 401, 2))
-        assert np.abs(np.diff(trajectory.positions, axis=0)).max() < 0.05
+        assert np.abs(np.diff(trajectory.positions, axis=0)).max() < 0.15
         assert np.abs(np.diff(trajectory.work)).max() < 0.1
     # where one has halted it was in doubt for so many steps, and went on from before
     part = next(
