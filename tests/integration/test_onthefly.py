@@ -31,7 +31,11 @@ training: {members: 2, epochs: 10, batch_size: 8, threads: 1}
 sampler: {kind: steered, relaxation_steps: 50, steps: 400, velocity: 5 angstrom/ps, walkers: 2, frame_interval: 2}
 uncertainty: {kind: moving_average, window: 100, c_x: 0.2}
 exploration: {kind: on_the_fly, patience: 4, stretch: 150, labels: 6, frames: 2, epochs: 5}
-check: {path_frames: 10, break_frames: 4, scout_frames: 4, rupture: {step: 0.5, fmax: 0.2, resolution: 0.2, max_calls: 300}}
+check:
+  path_frames: 10
+  break_frames: 4
+  scout_frames: 4
+  rupture: {step: 0.5, fmax: 0.2, resolution: 0.2, max_calls: 300}
 """
 
 
