@@ -18,7 +18,7 @@ from rareal.rundir import FREE_KEYS, ROUND_COLUMNS
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 ALL = "\n".join(TEXT.values())
 OWN_PAGE = {"sampler": "samplers", "selection": "selections", "engine": "engines", "model": "models"}
-WITHOUT_KEYS = {"repulsion.none", "executor.serial"}
+WITHOUT_KEYS = {"repulsion.none", "executor.serial", "exploration.batch"}
 
 
 @pytest.mark.parametrize(
