@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rareal import onthefly
 from rareal.check import Check
 from rareal.config import Config, TrainConfig, Tree
 from rareal.cv import Variable
@@ -31,6 +32,7 @@ from rareal.labeling.cache import open_cache
 from rareal.labeling.guard import Worker
 from rareal.labeling.runner import Labeler
 from rareal.loop import Executors, Split, Stages
+from rareal.onthefly import OnTheFly
 from rareal.progress import Display
 from rareal.protocols import Engine, Members, Progress
 from rareal.records import Frame, LabeledFrame, Trained, Walker
@@ -74,6 +76,7 @@ def build_stages(config: Config) -> Stages:
     start, elements, variables, engine = (parts[name] for name in ("start", "elements", "variables", "engine"))
     settings: Any = config  # the sections' own types are their modules' business
     sampler = make(config, "sampler", **parts)
+    uncertainty = make(config, "uncertainty", **parts)
 
     def augment(frames: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
         return noise_copies(frames, settings.augment, rng)
@@ -85,14 +88,40 @@ def build_stages(config: Config) -> Stages:
         trainer=Training(config, elements, parts),
         sampler=sampler,
         check=Check(settings.check, start, pulled_ends(sampler, variables), committee_members, sampler.thermal),
-        uncertainty=make(config, "uncertainty", **parts),
+        uncertainty=uncertainty,
         selector=make(config, "selection", **parts),
         augment=augment,
         labeler=build_labeler(config, engine, executors.label),
         reference=find_reference(config, engine),
         walkers=build_walkers(config),
         executors=executors,
+        on_the_fly=build_on_the_fly(config, elements, parts, sampler, uncertainty),
     )
+
+
+def build_on_the_fly(
+    config: Config, elements: tuple[str, ...], parts: Mapping[str, Any], sampler: Any, uncertainty: Any
+) -> OnTheFly | None:
+    """How walkers halt and go on within a round; None where every round is one batch.
+
+    Raises
+    ------
+    ConfigError
+        If the sampler's drives cannot be interrupted, or the uncertainty has no threshold while they run.
+    """
+    settings = config.exploration
+    if not isinstance(settings, onthefly.Config):
+        return None
+    if not getattr(sampler, "resumable", False):
+        name = getattr(config.sampler, "kind", "this one")
+        raise config.refusal(
+            "exploration", Misfit("kind", f"drives of sampler {name} cannot stop and go on; use kind: batch")
+        )
+    if not hasattr(uncertainty, "running"):
+        raise config.refusal(
+            "exploration", Misfit("kind", "`uncertainty` has no threshold while walkers run; use kind: batch")
+        )
+    return OnTheFly(settings, uncertainty, Training(config, elements, parts, settings.epochs, settings.learning_rate))
 
 
 def build_parts(config: Config) -> dict[str, Any]:
@@ -205,15 +234,24 @@ class Initial:
 
 @dataclass(frozen=True)
 class Training:
-    """The training of committees, a task of the train executor; torch is imported there. A `Trainer`."""
+    """The training of committees, a task of the train executor; torch is imported there. A `Trainer`.
+
+    ``epochs`` and ``learning_rate`` are those of trainings that go on from another, where they are not `training`'s.
+    """
 
     config: Config
     elements: tuple[str, ...]
     parts: Mapping[str, Any]
+    epochs: int | None = None
+    learning_rate: float | None = None
 
     def train(self, *args: Any) -> Trained:
         """See `Trainer.train`."""
-        return build_trainer(self.config, self.elements, DTYPE, self.parts).train(*args)
+        own = {"round_epochs": self.epochs, "learning_rate": self.learning_rate}
+        given = {key: value for key, value in own.items() if value is not None}
+        training = self.config.training.model_copy(update=given)
+        config = self.config.model_copy(update={"training": training})
+        return build_trainer(config, self.elements, DTYPE, self.parts).train(*args)
 
     def load(self, folder: Path) -> Trained:
         """See `Trainer.load`."""

@@ -96,8 +96,8 @@ class Findings:
                 means[part], errors[part] = inside.mean(), inside.std(ddof=1) / math.sqrt(len(inside))
         home = int(place[0]) if np.isfinite(means[place[0]]) else int(np.argmax(np.isfinite(means)))
         errors = np.where(np.arange(self.bins) == home, 0.0, np.hypot(errors, errors[home]))
-        if not np.isfinite(means).any():
-            # too few frames for means: the frames' own spread is all there is to say
+        if np.isfinite(means).sum() < 2:
+            # one mean is no difference, and zero relative to itself: the frames' own spread is all there is to say
             return np.array([np.abs(values - values.mean()).max()]), np.array([NAN])
         return means - means[home], errors
 

@@ -138,6 +138,7 @@ KINDS: dict[str, Kinds] = {
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
     "check": Kinds({"path": "rareal.barrier"}),
+    "exploration": Kinds({"batch": "rareal.onthefly:BatchConfig", "on_the_fly": "rareal.onthefly"}),
     "convergence": Kinds({"convergence": "rareal.config:Convergence"}, names_kind=False),
 }
 
@@ -234,6 +235,7 @@ class Config(Tree):
     selection: SerializeAsAny[Section]
     augment: SerializeAsAny[Section]
     check: SerializeAsAny[Section]
+    exploration: SerializeAsAny[Section]
     convergence: SerializeAsAny[Convergence]
 
     _frame: Frame = PrivateAttr()

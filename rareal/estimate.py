@@ -46,8 +46,8 @@ class Estimate:
     formula, atoms : of the structure.
     budget : most labels that are bought.
     initial_calls : engine calls of the initial dynamics, None where they cannot be told beforehand.
-    walkers, steps : drives per round and the time steps of each, None where the sampler does not say.
-    frames : frames that a drive leaves.
+    walkers, steps : drives per round and the time steps of all of them; None where LAMMPS does not run.
+    frames : frames that the drives of a round leave.
     rounds, members, workers : as configured; workers label at the same time.
     trajectories : what the frames of one round take, in memory and on the disk before compression.
     training_memory : most that is held of what is computed once per frame, None where the training does not say.
@@ -91,13 +91,12 @@ class Estimate:
             more = "" if self.label.finished else "more than "
             lines.append(f"engine in all: {more}{readable(self.label_seconds)}")
         if self.steps is not None:
-            total = self.rounds * self.walkers * self.steps
             lines.append(
-                f"LAMMPS: {self.rounds} rounds of {self.walkers} x {self.steps} steps at most, {total} in all, "
-                f"with {self.members or 'all'} members at every step"
+                f"LAMMPS: {self.rounds} rounds of {self.steps} steps ({self.walkers} walkers) at most, "
+                f"{self.rounds * self.steps} in all, with {self.members or 'all'} members at every step"
             )
         if self.trajectories is not None:
-            lines.append(f"memory: trajectories of a round {size(self.trajectories)} ({self.frames} frames a walker)")
+            lines.append(f"memory: trajectories of a round {size(self.trajectories)} ({self.frames} frames)")
         if self.training_memory is not None:
             lines.append(f"memory: training at most {size(self.training_memory)} for what is computed once per frame")
         return "\n".join(lines)
@@ -108,15 +107,13 @@ def estimate(config: Config, label: LabelTime | None = None) -> Estimate:
     from ase.symbols import Symbols
 
     settings: Any = config
-    sampler, initial = settings.sampler, settings.initial
+    initial = settings.initial
     atoms = len(config.frame.numbers)
-    walkers = getattr(sampler, "count", 1)
-    steps = getattr(sampler, "steps", None)
-    interval = getattr(sampler, "frame_interval", 1)
-    frames = steps // interval + 1 if steps is not None else None
-    # positions, and the six numbers of a row
-    rows = 8 * (3 * atoms + 7)
-    relaxation = getattr(sampler, "relaxation_steps", 0)
+    drives = _drives(config)
+    steps = sum(drive.steps for drive in drives) if drives else None
+    frames = sum(drive.frames for drive in drives) if drives else None
+    # positions, and the seven numbers of a row
+    row = 8 * (3 * atoms + 7)
     calls = None
     if all(hasattr(initial, key) for key in ("equilibration", "interval", "frames")):
         calls = 1 + initial.equilibration + (initial.frames - 1) * initial.interval
@@ -125,16 +122,48 @@ def estimate(config: Config, label: LabelTime | None = None) -> Estimate:
         atoms=atoms,
         budget=config.labels.budget,
         initial_calls=calls,
-        walkers=walkers,
-        steps=steps + relaxation if steps is not None else None,
+        walkers=len(drives) or 1,
+        steps=steps,
         frames=frames,
         rounds=config.rounds,
         members=getattr(settings.training, "members", None),
         workers=getattr(config.executor.label, "workers", None) or cores(),
-        trajectories=walkers * frames * rows if frames is not None else None,
+        trajectories=frames * row if frames is not None else None,
         training_memory=getattr(settings.training, "memory", None),
         label=label,
     )
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """Time steps of a walker, and the frames that it leaves."""
+
+    steps: int
+    frames: int
+
+
+def _drives(config: Config) -> list[_Drive]:
+    """The drives of a round; none where the sampler runs no LAMMPS."""
+    from rareal.build import build_parts, make
+    from rareal.sampling.base import LammpsSampler
+    from rareal.sampling.umbrella import Umbrella
+
+    sampler = make(config, "sampler", **build_parts(config))
+    if not isinstance(sampler, LammpsSampler):
+        return []
+    found = []
+    for number in range(sampler.config.count):
+        settings = sampler.config.of(number)
+        if isinstance(sampler, Umbrella):  # windows are shared out among the walkers, each with its equilibration
+            steps, before = settings.each * len(sampler.block(number)), 0
+        else:
+            steps, before = sampler.steps(settings), sum(getattr(settings, key, 0) for key in BEFORE)
+        found.append(_Drive(steps + before, steps // settings.frame_interval + 1))
+    return found
+
+
+BEFORE = ("relaxation_steps", "equilibration")
+"""Steps that a drive takes before frames are kept."""
 
 
 def measure(config: Config, limit: float = LIMIT) -> LabelTime:

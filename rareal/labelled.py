@@ -40,7 +40,10 @@ def read(source: Path, units: str | None = None, mixed: bool = False) -> tuple[l
 def _read_run(folder: Path) -> tuple[list[LabeledFrame], Settings]:
     if not (folder / CONFIG).is_file():
         raise DatasetError(f"{folder}: this is no run folder (it has no {CONFIG}); name one, or a file with labels")
-    deltas = [*folder.glob(f"initial/*/{DELTA}"), *sorted(folder.glob(f"round-*/*/{DELTA}"))]
+    deltas = list(folder.glob(f"initial/*/{DELTA}"))
+    for place in sorted(folder.glob("round-*")):
+        # what was labelled on the fly came first
+        deltas += [*sorted(place.glob(f"fly/*/{DELTA}")), *sorted(place.glob(f"*/{DELTA}"))]
     frames: list[LabeledFrame] = []
     settings: dict[str, dict[str, object]] = {}
     for delta in deltas:

@@ -25,12 +25,24 @@ from rareal.check import Check, Findings, figures, meets
 from rareal.data import dataset
 from rareal.errors import SamplingError
 from rareal.files import write_csv, write_json
+from rareal.onthefly import OnTheFly, fly
 from rareal.progress import Display
 from rareal.protocols import Labeler, Progress, Sampler, Selector, Trainer, Uncertainty
-from rareal.records import FailedLabel, Frame, Judged, Label, LabeledFrame, Trained, Trajectory, Walker
+from rareal.records import (
+    Evidence,
+    FailedLabel,
+    Frame,
+    Judged,
+    Label,
+    LabeledFrame,
+    Snapshot,
+    Trained,
+    Trajectory,
+    Walker,
+)
 from rareal.reference import Reference
 from rareal.rundir import RunFolder, Stage
-from rareal.sampling import trajectory
+from rareal.sampling import resume, trajectory
 from rareal.watch import Pending, Task, Watch
 
 Split = Callable[[int, NDArray[np.bool_] | None, int | None, np.random.Generator], NDArray[np.bool_]]
@@ -69,6 +81,7 @@ class Stages:
     augment : noise copies of frames.
     reference : the engine's own figures, None where there are none yet.
     walkers : the drives of a round, the same in every round.
+    on_the_fly : how walkers halt and go on within a round; None where every round is one batch.
     """
 
     initial: Callable[[int, Progress], tuple[list[LabeledFrame], int]]
@@ -83,6 +96,7 @@ class Stages:
     reference: Reference | None
     walkers: Sequence[Walker]
     executors: Executors
+    on_the_fly: OnTheFly | None = None
 
     def close(self) -> None:
         """End all that is under way."""
@@ -120,6 +134,8 @@ class Loop:
         self.trained: Trained | None = None
         self.believed = False
         self.thresholds: dict[int, float] = {}
+        self.evidence: Evidence | None = None
+        self.standing: dict[int, Snapshot] = {}
         self.rows: list[dict[str, Any]] = []
 
     def go(self) -> list[dict[str, Any]]:
@@ -128,14 +144,16 @@ class Loop:
         for number in range(self.config.rounds):
             self.display.round(number, self.config.rounds)
             trained, train_s = self.train(number)
+            trained, flown = self.fly(number, trained)
             drive = self.drive(number, trained.model)
             findings, label_s = self.check(number, trained.model, drive)
+            self.evidence = findings.evidence
             trajectories, sample_s = self.driven(drive)
-            row = {"round": number, **self.figures(number, findings, trajectories)}
+            row = {"round": number, **self.figures(number, findings, trajectories), **flown}
             row["training_overlap"] = trained.training_overlap
             converged = self.converged(row)
             last = converged or number + 1 == self.config.rounds or self.budget < self.config.check.path_frames
-            if not last:
+            if not last and self.stages.on_the_fly is None:
                 label_s += self.extend(number, trajectories, findings)
             self.report({**row, "labels": self.labels, "train_s": train_s, "sample_s": sample_s, "label_s": label_s})
             if last or self.run.stop_requested:
@@ -162,23 +180,34 @@ class Loop:
 
     def train(self, number: int) -> tuple[Trained, float]:
         """Fit the committee to all labels, starting from the last one."""
-        stage = self.run.stage(number, "train", keep=True)  # a training goes on where it was
+        return self.fit(self.run.stage(number, "train", keep=True), self.stages.trainer, number)
+
+    def fit(self, stage: Stage, trainer: Trainer, number: int, *update: int) -> tuple[Trained, float]:
+        """A training of a round, or of an ``update`` within it, in a stage that goes on where it was."""
         previous = self.trained
         if not stage.done:
             best = previous.best if previous else None
             mask = previous.mask if previous else None
-            mask = self.stages.split(len(self.data), mask, best, self.run.rng(number, "split"))
-            seeds = [self.run.seed(0, "member", m) for m in range(len(mask))] + [self.run.seed(number, "batches")]
+            mask = self.stages.split(len(self.data), mask, best, self.run.rng(number, "split", *update))
+            seeds = [self.run.seed(0, "member", m) for m in range(len(mask))]
+            seeds.append(self.run.seed(number, "batches", *update))
             self.do(
-                "train", stage, self.stages.executors.train, self.stages.trainer.train,
+                "train", stage, self.stages.executors.train, trainer.train,
                 self.data, mask, previous.model.parent if previous else None, stage.folder, seeds,
                 dataset.content_hash(self.data),
             )  # fmt: skip
             stage.finish(frames=len(self.data))
-        self.trained = self.stages.trainer.load(stage.folder)
+        self.trained = trainer.load(stage.folder)
         for note in self.trained.notes:
             self.display.note(note)
         return self.trained, stage.seconds
+
+    def fly(self, number: int, trained: Trained) -> tuple[Trained, dict[str, Any]]:
+        """Drive and train by turns, if asked to: the newest committee, and the columns of rounds.csv."""
+        self.standing, report = {}, dict[str, Any]()
+        if self.stages.on_the_fly is not None:
+            self.standing, report = fly(self, number, self.stages.on_the_fly)
+        return self.trained or trained, report
 
     def drive(self, number: int, model: Path) -> Drive:
         """LAMMPS drives the event with the committee; with few walkers as long as the path is known to be wrong.
@@ -194,10 +223,8 @@ class Loop:
             previous = tuple(self.walker_folders(number - 1))
             for k in turned(len(team), number):
                 place, report = walker_folder(sample, k), sample.folder / f".walker-{k:02d}.progress"
-                walker = replace(team[k], previous=previous)
-                walkers[k] = bar.start(
-                    executor, trajectory.drive, self.stages.sampler, model, place, walker, report=report
-                )
+                walker = replace(team[k], previous=previous, resume=self.standing.get(k))
+                walkers[k] = bar.start(executor, resume.drive, self.stages.sampler, model, place, walker, report=report)
         return Drive(sample, check, walkers, pull)
 
     @property

@@ -17,6 +17,7 @@ from rareal.records import (
     Evidence,
     FailedLabel,
     Frame,
+    Halt,
     Judged,
     Label,
     LabeledFrame,
@@ -62,8 +63,11 @@ class Labeler(Protocol):
         """What the hash is of, where the engine says it."""
         ...
 
-    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0) -> Labels:
-        """Begin to label ``frames``; what the engine leaves goes into ``folder``, numbered from ``first`` on."""
+    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0, may_fail: float | None = None) -> Labels:
+        """Begin to label ``frames``; what the engine leaves goes into ``folder``, numbered from ``first`` on.
+
+        ``may_fail`` is the largest share of them that may fail, where it is not what usually may.
+        """
         ...
 
     def close(self) -> None:
@@ -107,6 +111,34 @@ class Uncertainty(Protocol):
 
     def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
         """The trajectories, cut to their usable part, with scores and threshold; labelled frames may teach it."""
+        ...
+
+
+class RunningUncertainty(Uncertainty, Protocol):
+    """An uncertainty with a threshold while the dynamics runs.
+
+    Attributes
+    ----------
+    shared : whether all walkers have one threshold.
+    """
+
+    @property
+    def shared(self) -> bool: ...
+
+    def score(self, trajectory: Trajectory) -> Array:
+        """The uncertainty along a trajectory, [T]."""
+        ...
+
+    def running(self, history: Array, evidence: Evidence | None = None) -> float:
+        """The threshold after the scores [H] so far, in the order of time; infinite while there is none."""
+        ...
+
+    def limit(self, threshold: float) -> float:
+        """The score above which a frame is beyond use."""
+        ...
+
+    def halt(self, threshold: float, patience: int) -> Halt | None:
+        """What stops a drive in LAMMPS where the score is above a threshold; None where it is infinite."""
         ...
 
 

@@ -133,6 +133,13 @@ class Trained:
         return float(np.mean([np.sum(a & b) / max(1, np.sum(a | b)) for a, b in pairs]))
 
 
+class Part(NamedTuple):
+    """A part of a drive that was interrupted: its folder, and the last of its steps that counts."""
+
+    folder: Path
+    last: int
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """Where a walker stands: what a drive goes on from.
@@ -142,11 +149,17 @@ class Snapshot:
     positions : [N, 3] unwrapped, Å.
     velocities : [N, 3] Å/ps, LAMMPS's unit.
     step : time steps since the drive began.
+    cell : [3, 3] lattice vectors in rows, Å; None where they are the start's.
+    interval : steps between the frames that the whole drive keeps; a part that may halt keeps more.
+    parts : the drive so far, in order; what else a sampler needs to go on (a spring, hills) lies in these folders.
     """
 
     positions: Array
     velocities: Array
     step: int
+    cell: Array | None = None
+    interval: int = 1
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,7 @@ class Walker:
     previous : the folders of the last round's walkers, for samplers that go on from them (inherited bias).
     resume : where an interrupted drive goes on, None from the beginning.
     halt : when it stops by itself, None where it does not.
+    until : the step at which it pauses, None where it goes on to its end.
     """
 
     number: int
@@ -182,6 +196,7 @@ class Walker:
     previous: tuple[Path, ...] = ()
     resume: Snapshot | None = None
     halt: Halt | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

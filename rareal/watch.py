@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rareal.errors import WorkerLost
 from rareal.progress import Display
 from rareal.protocols import Progress
+
+Key = TypeVar("Key")
 
 INTERVAL = 0.2
 """Seconds between two looks at how far a task is."""
@@ -187,6 +189,15 @@ class Watch:
             if not waiting:
                 return [item.future.result() for item in items]
             wait(waiting, timeout=INTERVAL)
+
+    def ended(self, tasks: Mapping[Key, Task]) -> Iterator[tuple[Key, Task]]:
+        """The tasks with their keys, each as soon as it has ended."""
+        waiting = dict(tasks)
+        while waiting:
+            self.refresh()
+            for key in [key for key, task in waiting.items() if task.future.done()]:
+                yield key, waiting.pop(key)
+            wait([task.future for task in waiting.values()], timeout=INTERVAL, return_when=FIRST_COMPLETED)
 
     def refresh(self) -> None:
         """Bring the bars up to date, and take those away that have ended."""

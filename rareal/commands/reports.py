@@ -71,7 +71,7 @@ def plot(
     run_folder: RunArgument,
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KIND]...", help="What to draw; all if not given.", show_default=False),
+        typer.Argument(metavar="KIND", help="What to draw; all if not given.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where to, instead of RUN/plots.")
@@ -90,7 +90,7 @@ def plot(
 
 @app.command(help=COMPARE_HELP)
 def compare(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where to.")] = Path("."),
 ) -> None:
     """Overlay the convergence of several runs."""

@@ -92,16 +92,19 @@ class Labeler:
         """What the engine's hash is of; empty where it does not say."""
         return dict(getattr(self.engine, "settings", {}))
 
-    def submit(self, frames: Sequence[Frame], folder: Path | None = None, first: int = 0) -> Batch:
+    def submit(
+        self, frames: Sequence[Frame], folder: Path | None = None, first: int = 0, may_fail: float | None = None
+    ) -> Batch:
         """Begin to label frames; their labels are the result of what is returned.
 
         Parameters
         ----------
         folder : receives the engine's files, in ``labels/NNNNN`` and ``failed/NNNNN``; None drops them.
         first : the number NNNNN of the first frame.
+        may_fail : largest share of these frames that may fail; ``max_failed_fraction`` where not given.
         """
         self._batches = [batch for batch in self._batches if not batch.future.done()]
-        batch = Batch(self, frames, folder, first)
+        batch = Batch(self, frames, folder, first, self.max_failed_fraction if may_fail is None else may_fail)
         self._batches.append(batch)
         batch.start()
         return batch
@@ -148,11 +151,14 @@ class Labeler:
 class Batch:
     """Frames that are being labelled. A thread of its own hands them out."""
 
-    def __init__(self, labeler: Labeler, frames: Sequence[Frame], folder: Path | None, first: int) -> None:
+    def __init__(
+        self, labeler: Labeler, frames: Sequence[Frame], folder: Path | None, first: int, may_fail: float
+    ) -> None:
         self.labeler = labeler
         self.frames = frames
         self.folder = folder
         self.first = first
+        self.may_fail = may_fail
         self.future: Future[list[Result]] = Future()
         self._results: list[Result | None] = [None] * len(frames)
         self._losses = [0] * len(frames)
@@ -283,7 +289,7 @@ class Batch:
 
     def _refuse_too_many(self) -> None:
         """Stop as soon as the share of failures is certain to be too large: the rest would be a biased set."""
-        allowed = self.labeler.max_failed_fraction
+        allowed = self.may_fail
         if self._failures <= allowed * len(self.frames):
             return
         reasons = Counter(result.reason for result in self._results if isinstance(result, FailedLabel))

@@ -249,7 +249,10 @@ def _drawing(found: Molecule, item: Snapshot, places: Array, scale: float, width
         red, green, blue = (int(255 * share) for share in jmol_colors[z])
         fill = f'fill="rgb({red},{green},{blue})" stroke="#555" stroke-width="0.8"'
         shapes.append(
-            (float(depth), f'<circle cx="{x:.1f}" cy="{-y:.1f}" r="{0.45 * scale * covalent_radii[z]:.1f}" {fill}/>')
+            (
+                float(depth),
+                f'<circle cx="{x:.1f}" cy="{-y:.1f}" r="{scale * (0.12 + 0.3 * covalent_radii[z]):.1f}" {fill}/>',
+            )
         )
     body = "".join(shape for _, shape in sorted(shapes, key=lambda entry: entry[0]))
     box = f"{-width / 2:g} {-height / 2:g} {width} {height}"

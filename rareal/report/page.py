@@ -271,7 +271,8 @@ def _number(value: Any, form: str, unit: str = "") -> str:
 
 def _rounds(run: RunData) -> str:
     """The rounds as a table; columns that are empty throughout are left out."""
-    columns = [column for column in ROUND_COLUMNS if any(row.get(column[0]) not in (None, "") for row in run.rows)]
+    none = {"path_error_se_kcal_mol": (None, 0)}  # nothing is averaged where frames are compared one by one
+    columns = [c for c in ROUND_COLUMNS if any(row.get(c[0]) not in none.get(c[0], (None, "")) for row in run.rows)]
     if not columns:
         return "<p>No round has finished yet.</p>"
     rows = [[_cell(row.get(name), form) for name, _, _, form in columns] for row in run.rows]

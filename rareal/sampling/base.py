@@ -26,7 +26,7 @@ from rareal.files import write_text
 from rareal.plugin import lmp_command, lmp_environment
 from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
-from rareal.sampling import bias, lammps
+from rareal.sampling import bias, lammps, resume
 from rareal.sampling.trajectory import assemble, read_dump, read_table
 from rareal.sampling.usable import usable
 from rareal.schema import Section
@@ -108,10 +108,13 @@ class LammpsSampler(ABC):
     ----------
     name : of the script, ``in.NAME``.
     thermal : see `rareal.protocols.Sampler`.
+    resumable : whether a drive may be interrupted and go on (`Walker.resume`): the template has the placeholders of
+        `rareal.sampling.resume.script_values`, and what the sampler adds to the potential goes on where it was.
     """
 
     name: ClassVar[str]
     thermal: ClassVar[bool] = True
+    resumable: ClassVar[bool] = False
 
     def __init__(self, config: Any, variables: Sequence[Variable], start: Frame) -> None:
         self.config = config
@@ -157,9 +160,7 @@ class LammpsSampler(ABC):
             "timestep": f"{settings.timestep * 1e-3:.10g}",
             "temperature": f"{settings.temperature:.10g}",
             "damping": f"{settings.damping * 1e-3:.10g}",
-            "seed": walker.seed,
-            "frame_interval": settings.frame_interval,
-            "steps": self.steps(settings),
+            **resume.script_values(walker, self.steps(settings), settings.frame_interval),
         }
 
     def prepare(self, folder: Path, walker: Walker, potential: str) -> None:
@@ -167,12 +168,14 @@ class LammpsSampler(ABC):
         settings = self.config.of(walker.number)
         folder.mkdir(parents=True, exist_ok=True)
         text = {**self.common(settings, walker), "potential": potential, **self.values(settings, walker, folder)}
-        write_text(folder / lammps.DATA, lammps.data_file(walker.start))
+        velocities = None if walker.resume is None else walker.resume.velocities
+        write_text(folder / lammps.DATA, lammps.data_file(resume.placed(walker), velocities))
         write_text(folder / self.script_name, lammps.fill(self.template(), text))
 
     def run(self, folder: Path, walker: Walker, command: Sequence[str], stdin: bytes = b"") -> lammps.Run:
         """The process that runs the script with ``command``."""
-        steps = self.steps(self.config.of(walker.number))
+        settings = self.config.of(walker.number)
+        steps = resume.last_step(walker, self.steps(settings), settings.frame_interval)
         return lammps.Run(folder, [*command, self.script_name], steps, lmp_environment(), stdin)
 
     def collect(self, run: lammps.Run, walker: Walker) -> Trajectory:
@@ -182,7 +185,7 @@ class LammpsSampler(ABC):
         return assemble(table, steps, positions, self.variables, walker.number, walker.seed, run.failure)
 
     def sample(self, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Trajectory:
-        """One walker's trajectory, ``steps`` counted from the beginning of the drive.
+        """One walker's trajectory, ``steps`` counted from the beginning of the drive; what it sees from `resume` on.
 
         A drive that fails on the way is cut to its usable part, which may be none, and says why in ``note``.
         """
@@ -194,6 +197,8 @@ class LammpsSampler(ABC):
         run = self.run(folder, walker, [*lmp_command(), "-log", lammps.LOG, "-in"])
         lammps.run_all([run], 1, settings.patience, progress)
         trajectory = usable(self.collect(run, walker), walker.start, self.variables)
+        if resume.stops(walker):
+            resume.keep_segment(folder, walker, trajectory, self.steps(settings), settings.frame_interval)
         if not len(trajectory):
             log = folder / lammps.LOG
             reason = f"{trajectory.note or 'no output'}. Read {log if log.exists() else folder / lammps.SCREEN}"

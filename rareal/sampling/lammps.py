@@ -21,7 +21,7 @@ from ase.data import atomic_masses, chemical_symbols
 
 from rareal.errors import SamplingError
 from rareal.protocols import Progress
-from rareal.records import Frame
+from rareal.records import Array, Frame
 
 DATA, TABLE, DUMP, LOG, SCREEN = "start.data", "drive.dat", "drive.dump", "log.lammps", "screen.txt"
 MARGIN = 10.0
@@ -62,8 +62,8 @@ def boundary(frame: Frame) -> str:
     return " ".join("p" if periodic else "m" for periodic in frame.pbc)
 
 
-def data_file(frame: Frame) -> str:
-    """A LAMMPS data file (``atom_style atomic``, ``units metal``).
+def data_file(frame: Frame, velocities: Array | None = None) -> str:
+    """A LAMMPS data file (``atom_style atomic``, ``units metal``); ``velocities`` [N, 3] in Å/ps.
 
     Raises
     ------
@@ -86,10 +86,14 @@ def data_file(frame: Frame) -> str:
     ]
     lines += [f"{k} {mass:.8g}  # {name}" for k, (mass, name) in enumerate(zip(masses, names, strict=True), start=1)]
     lines += ["", "Atoms  # atomic", ""]
+    digits = ".12f" if velocities is None else ".16g"
     lines += [
-        f"{k} {kind} {x:.12f} {y:.12f} {z:.12f}"
+        f"{k} {kind} {x:{digits}} {y:{digits}} {z:{digits}}"
         for k, (kind, (x, y, z)) in enumerate(zip(types, frame.positions, strict=True), start=1)
     ]
+    if velocities is not None:
+        lines += ["", "Velocities", ""]
+        lines += [f"{k} {x:.16g} {y:.16g} {z:.16g}" for k, (x, y, z) in enumerate(velocities, start=1)]
     return "\n".join(lines) + "\n"
 
 

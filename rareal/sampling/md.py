@@ -17,6 +17,7 @@ from rareal.cv import Variable
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling.base import Dynamics, LammpsSampler
 from rareal.sampling.histogram import density, profile
+from rareal.sampling.resume import last_step
 from rareal.sampling.trajectory import CELL
 from rareal.schema import Misfit
 from rareal.units import KB, Temperature, Time, parse_quantity
@@ -65,6 +66,7 @@ class MolecularDynamics(LammpsSampler):
     """Lets the committee's dynamics run; a `Sampler`."""
 
     name = "md"
+    resumable = True
 
     def values(self, settings: Any, walker: Walker, folder: Path) -> Mapping[str, object]:
         """What fills the template; see `LammpsSampler.values`."""
@@ -87,11 +89,20 @@ class MolecularDynamics(LammpsSampler):
             "motion": motion,
             "bath": {"langevin": "langevin", "csvr": "temp/csvr"}[settings.thermostat],
             "equilibration": settings.equilibration,
-            "final_temperature": f"{final:.10g}",
+            **self.ramp(settings, walker, final),
             "box": box,
             "box_columns": columns,
             "box_titles": titles,
         }
+
+    def ramp(self, settings: Any, walker: Walker, final: float) -> dict[str, str]:
+        """Temperatures between which a part of a drive is heated or cooled."""
+        steps = self.steps(settings)
+        first = 0 if walker.resume is None else walker.resume.step
+        last = last_step(walker, steps, settings.frame_interval)
+        slope = (final - settings.temperature) / steps
+        at = {"first_temperature": first, "last_temperature": last}
+        return {name: f"{settings.temperature + slope * step:.10g}" for name, step in at.items()}
 
     def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
         """Free energy along the collective variable at the first walker's temperature."""

@@ -7,7 +7,7 @@ that an angle may be driven round past its period.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,14 @@ class Leg:
 
     def centres(self, count: int) -> Array:
         """Of the first ``count`` steps, the one before the first move included."""
-        centres: Array = self.start + (self.end - self.start) * np.arange(count) / self.steps
+        centres: Array = self.start + (self.end - self.start) * np.arange(count) / max(1, self.steps)
         return centres
+
+    def after(self, step: int) -> Leg:
+        """What is left of it after a step of the drive."""
+        gone = max(0, step - self.first)
+        start = float(self.centres(gone + 1)[-1])
+        return replace(self, start=start, steps=self.steps - gone, first=self.first + gone)
 
 
 def width(block: str) -> float:
@@ -86,14 +92,22 @@ def read_values(path: Path, name: str) -> Array:
     return np.array(values)
 
 
-def spring_work(leg: Leg, values: Array, constant: float, period: float | None) -> Array:
+def spring_work(
+    leg: Leg,
+    values: Array,
+    constant: float,
+    period: float | None,
+    as_smd: bool = False,
+) -> Array:
     """Work [T] of a leg's spring, eV, from the variable's values [T] at its steps; zero at the first.
 
-    The trapezoidal rule on K (c - x) dc, c being the centre.
+    The sum over K (c - x) dc, c being the centre, by the trapezoidal rule; ``as_smd`` with the force at the end of
+    every step, as ``fix smd`` counts.
     """
     extension = leg.centres(len(values)) - values
     if period is not None:
         extension -= period * np.round(extension / period)
     force = constant * extension
-    step = (leg.end - leg.start) / leg.steps
-    return np.concatenate([np.zeros(min(1, len(values))), np.cumsum(0.5 * (force[1:] + force[:-1]) * step)])
+    step = (leg.end - leg.start) / max(1, leg.steps)
+    during = force[1:] if as_smd else 0.5 * (force[1:] + force[:-1])
+    return np.concatenate([np.zeros(min(1, len(values))), np.cumsum(during * step)])

@@ -28,6 +28,7 @@ from rareal.records import Array, Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps, restraint
 from rareal.sampling.base import Dynamics, LammpsSampler
 from rareal.sampling.restraint import Leg
+from rareal.sampling.resume import last_step, read_parts, seed
 from rareal.sampling.trajectory import STEP, assemble, read_dump, read_table
 from rareal.sampling.work import Ways, work_profile
 from rareal.schema import Misfit, Section
@@ -167,12 +168,16 @@ class SteeredMD(LammpsSampler):
 
     name = "steered"
     thermal = False
+    resumable = True
 
     PULL: ClassVar[str] = "pull"
     """Name of the variable of `Along`."""
 
     def plain(self, settings: Any) -> bool:
-        """Whether the paper's own pull is asked for, by ``fix smd``."""
+        """Whether the paper's own pull is asked for, by ``fix smd``.
+
+        Where it was interrupted Colvars goes on with it: ``fix smd`` can only begin at rest.
+        """
         return (
             settings.mode == "velocity"
             and not settings.reverse
@@ -191,10 +196,23 @@ class SteeredMD(LammpsSampler):
         stand = settings.relaxation_steps if settings.turn_steps is None else settings.turn_steps
         return -(-settings.steps // every) * every, -(-stand // every) * every
 
-    def legs(self, settings: Any, start: Frame) -> list[Leg]:
-        """Stretches of the spring's way: there or, with ``reverse``, there, a stand, and back."""
+    def legs(self, settings: Any, walker: Walker) -> list[Leg]:
+        """Stretches of the spring's way: there or, with ``reverse``, there, a stand, and back; what is left of them."""
+        resume = walker.resume
+        if resume is None:
+            return self.way(settings, float(self.pulled(settings, walker.start)(walker.start.positions)))
+        begun = read_parts(resume.parts)[0]
+        # fix smd begins where the relaxation has led to
+        here = float(
+            begun.cv[0] if self.plain(settings) else self.pulled(settings, walker.start)(walker.start.positions)
+        )
+        whole = self.way(settings, here)
+        left = [leg.after(resume.step) for leg in whole if leg.first + leg.steps > resume.step]
+        return left or [Leg(whole[-1].label, whole[-1].end, whole[-1].end, 0, resume.step)]
+
+    def way(self, settings: Any, here: float) -> list[Leg]:
+        """The whole way of a spring that begins at ``here``."""
         steps, stand = self.lengths(settings)
-        here = float(self.pulled(settings, start)(start.positions))
         end = here + settings.velocity * settings.timestep * steps
         there = Leg("there", here, end, steps, 0)
         if not settings.reverse:
@@ -246,7 +264,7 @@ class SteeredMD(LammpsSampler):
         moving = "moving" if settings.hold else "all"
         thermal = f"{settings.temperature:.10g} {settings.temperature:.10g} {settings.damping * 1e-3:.10g}"
         bath = {"berendsen": "temp/berendsen", "langevin": "langevin", "csvr": "temp/csvr"}[settings.thermostat]
-        seed = "" if settings.thermostat == "berendsen" else f" {walker.seed}"
+        random = "" if settings.thermostat == "berendsen" else f" {seed(walker)}"
         # the total momentum is no constant where atoms are held: no degrees of freedom are lost to it
         degrees = (
             "\ncompute_modify  bath_temp extra/dof 0" if settings.hold and settings.thermostat != "langevin" else ""
@@ -257,13 +275,21 @@ class SteeredMD(LammpsSampler):
             # what is held takes up momentum
             "momentum": "no" if settings.hold else "yes",
             "rotation": "no" if settings.hold or any(walker.start.pbc) else "yes",
-            "bath": f"fix             bath {moving} {bath} {thermal}{seed}{degrees}",
+            "bath": f"fix             bath {moving} {bath} {thermal}{random}{degrees}",
         }
-        own = self.smd(settings) if self.plain(settings) else self.colvars(settings, walker.start, folder)
+        own = self.smd(settings, walker) if self.by_smd(settings, walker) else self.colvars(settings, walker, folder)
         own["coordinate"] = (held if settings.hold else "") + str(own["coordinate"])
         return {**values, **own}
 
-    def smd(self, settings: Any) -> dict[str, object]:
+    def by_smd(self, settings: Any, walker: Walker) -> bool:
+        """Whether ``fix smd`` pulls in this part of a drive."""
+        return self.plain(settings) and walker.resume is None
+
+    def end(self, settings: Any, walker: Walker) -> int:
+        """The last step of this part of a drive, if nothing stops it."""
+        return last_step(walker, self.steps(settings), settings.frame_interval)
+
+    def smd(self, settings: Any, walker: Walker) -> dict[str, object]:
         """The paper's pull."""
         cv: Any = self.variables[0]
         # fix smd counts what its first group gives, and turns the sign of a spring that moves inwards
@@ -282,13 +308,13 @@ class SteeredMD(LammpsSampler):
             f"fix             spring cv_first smd cvel {settings.spring:.10g} {settings.velocity * 1e3:.10g} couple "
             "cv_second auto auto auto 0.0\n"
             f"variable        work equal {sign}*f_spring[7]",
-            "legs": f"run             {settings.steps}",
+            "legs": f"run             {self.end(settings, walker)}",
         }
 
-    def colvars(self, settings: Any, start: Frame, folder: Path) -> dict[str, object]:
+    def colvars(self, settings: Any, walker: Walker, folder: Path) -> dict[str, object]:
         """Any other pull; the Colvars files are written into ``folder``."""
-        block, name = self.block(settings, start)
-        legs = self.legs(settings, start)
+        block, name = self.block(settings, walker.start)
+        legs = self.legs(settings, walker)
         here = Leg("here", legs[0].start, legs[0].start, max(1, settings.relaxation_steps), 0)
         files = {leg.label: restraint.spring(block, name, leg, settings.spring) for leg in [here, *legs]}
         what = "a spring moves along a collective variable and back." if settings.reverse else (
@@ -302,9 +328,12 @@ class SteeredMD(LammpsSampler):
         relaxation = f"run             {settings.relaxation_steps}"
         if "here" in files:
             relaxation = f"{_fix('here')}\n{relaxation}\nunfix           spring"
-        drive = [f"run             {legs[0].steps}"]
-        for leg in legs[1:]:
-            drive += ["unfix           spring", _fix(leg.label), f"run             {leg.steps}"]
+        if walker.resume is not None:
+            relaxation = f"# The drive goes on at step {walker.resume.step}."
+        end = self.end(settings, walker)
+        drive = [f"run             {min(legs[0].steps, end - legs[0].first)}"]
+        for leg in (leg for leg in legs[1:] if leg.first < end):
+            drive += ["unfix           spring", _fix(leg.label), f"run             {min(leg.steps, end - leg.first)}"]
         return {
             "what": what,
             "differences": ",\n# whose spring is Colvars's here; its work is computed from *.colvars.traj afterwards.",
@@ -313,18 +342,18 @@ class SteeredMD(LammpsSampler):
             "work": "",
             "titles": "",
             "relaxation": relaxation,
-            "spring": _fix("there"),
+            "spring": _fix(legs[0].label),
             "legs": "\n".join(drive),
         }
 
     def collect(self, run: lammps.Run, walker: Walker) -> Trajectory:
         """What a run left; it may be empty. The work of a Colvars spring is added up here."""
         settings = self.config.of(walker.number)
-        if self.plain(settings):
+        if self.by_smd(settings, walker):
             return super().collect(run, walker)
         table = read_table(run.folder / lammps.TABLE)
         if table:
-            work = self.work(settings, walker.start, run.folder)
+            work = self.work(settings, walker, run.folder)
             known = len(table[STEP])
             # Colvars' file and ours may end at different steps where a run was cut short
             known = min(known, len(work))
@@ -332,21 +361,22 @@ class SteeredMD(LammpsSampler):
         steps, positions = read_dump(run.folder / lammps.DUMP, len(walker.start.numbers))
         return assemble(table, steps, positions, self.variables, walker.number, walker.seed, run.failure)
 
-    def work(self, settings: Any, start: Frame, folder: Path) -> Array:
-        """Work [T] of spring or force since the beginning, eV, at every step."""
-        _, name = self.block(settings, start)
+    def work(self, settings: Any, walker: Walker, folder: Path) -> Array:
+        """Work [T] of spring or force since the beginning of the drive, eV, at every step of this part."""
+        _, name = self.block(settings, walker.start)
+        before = 0.0 if walker.resume is None else float(read_parts(walker.resume.parts)[-1].work[-1])
         period = self.variables[0].period if settings.along is None else None
         if settings.mode == "force":
             values = restraint.read_values(folder / "there.colvars.traj", name)
             moved: Array = np.diff(values, prepend=values[:1])
             if period is not None:
                 moved -= period * np.round(moved / period)
-            done: Array = settings.force * np.cumsum(moved)
+            done: Array = before + settings.force * np.cumsum(moved)
             return done
-        total = np.zeros(1)
-        for leg in self.legs(settings, start):
+        total = np.array([before])
+        for leg in self.legs(settings, walker):
             values = restraint.read_values(folder / f"{leg.label}.colvars.traj", name)[: leg.steps + 1]
-            done = restraint.spring_work(leg, values, settings.spring, period)
+            done = restraint.spring_work(leg, values, settings.spring, period, as_smd=self.plain(settings))
             total = np.concatenate([total, total[-1] + done[1:]])
             if len(values) <= leg.steps:
                 break

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rareal.cv import Variable
 from rareal.errors import SamplingError
 from rareal.files import write_npz
-from rareal.protocols import Progress, Sampler
-from rareal.records import Array, Profile, Trajectory, Walker
+from rareal.records import Array, Profile, Trajectory
 
 ARCHIVE = "trajectory.npz"
 
@@ -50,15 +49,29 @@ def read_table(path: Path) -> dict[str, Array]:
 def read_dump(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
     """Steps [T] and unwrapped positions [T, N, 3] of a dump with ``id xu yu zu`` sorted by id.
 
-    A last frame that is incomplete is left out.
+    Velocities may follow. A last frame that is incomplete is left out.
 
     Raises
     ------
     SamplingError
         If the dump is not of this form.
     """
+    steps, values = _read_columns(path, atoms)
+    return steps, np.ascontiguousarray(values[:, :, :3])
+
+
+def read_velocities(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
+    """Steps [T] and velocities [T, N, 3], Å/ps, of a dump with ``id xu yu zu vx vy vz``; see `read_dump`."""
+    steps, values = _read_columns(path, atoms)
+    if len(steps) and values.shape[2] != 6:
+        raise SamplingError(f"{path} has no columns vx vy vz; give its dump `@velocity_columns` in the template")
+    return steps, np.ascontiguousarray(values[:, :, 3:])
+
+
+def _read_columns(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
+    """Steps [T] and all columns but the id, [T, N, 3 or 6]."""
     if not path.exists():
-        return np.empty(0, dtype=np.int64), np.empty((0, atoms, 3))
+        return np.empty(0, dtype=np.int64), np.empty((0, atoms, 6))
     text = path.read_bytes()
     lines = text[: text.rfind(b"\n") + 1].split(b"\n")
     block = 9 + atoms
@@ -67,9 +80,12 @@ def read_dump(path: Path, atoms: int) -> tuple[NDArray[np.int64], Array]:
     bodies = b" ".join(line for k in range(count) for line in lines[k * block + 9 : (k + 1) * block])
     steps = np.array(lines[1::block], dtype=np.int64)
     values = np.array(bodies.split(), dtype=np.float64)
-    if values.size != count * atoms * 4 or not np.all(values.reshape(count, atoms, 4)[:, :, 0] == np.arange(atoms) + 1):
+    columns = 7 if count and lines[8].endswith(b"vx vy vz") else 4
+    sound = values.size == count * atoms * columns
+    values = values.reshape(count, atoms, columns) if sound else values
+    if not sound or not np.all(values[:, :, 0] == np.arange(atoms) + 1):
         raise SamplingError(f"{path} is no dump of {atoms} atoms with id xu yu zu, sorted by id")
-    return steps, np.ascontiguousarray(values.reshape(count, atoms, 4)[:, :, 1:])
+    return steps, values[:, :, 1:]
 
 
 def assemble(
@@ -113,15 +129,6 @@ def _cells(table: Mapping[str, Array], rows: NDArray[np.int64]) -> Array:
 def _finite(good: Any) -> int:
     """How many rows there are before the first that is not good."""
     return len(good) if good.all() else int(np.argmin(good))
-
-
-def drive(sampler: Sampler, model: Path, folder: Path, walker: Walker, progress: Progress | None = None) -> Path:
-    """A walker's drive as a task: its trajectory goes into its folder, or is there already; returns the file."""
-    archive = folder / ARCHIVE
-    if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        save(archive, [sampler.sample(model, folder, walker, progress)])
-    return archive
 
 
 def save(path: Path, trajectories: Sequence[Trajectory]) -> Path:

@@ -10,7 +10,7 @@ numbers are finite. A trajectory is cut before the first frame in which
 - atoms or fragments have **flown apart**: the gap between some of the atoms and all others has grown by more than 10 Å
   since the start structure, beyond the cutoff of any model, where nothing is left to learn. The gap is the longest edge
   of the tree of shortest distances that joins all atoms, so bonds need not be known. What is pulled apart *on purpose*
-  is another matter: by as much as the collective variables that are lengths have changed since the first frame, the gap
+  is another matter: by as much as the collective variables that are lengths have changed since the start, the gap
   may have grown as well.
 
 In periodic directions distances are to the nearest image, for which the cell is taken to be that of the start.
@@ -55,7 +55,7 @@ def usable(trajectory: Trajectory, frame: Frame, variables: Sequence[Variable] =
     ]
     # geometry only means something where there are numbers
     sound = trajectory.rows(slice(0, min((row for row, _ in found), default=0)))
-    found.append(_misplaced(sound, frame, _allowed(sound, variables)))
+    found.append(_misplaced(sound, frame, _allowed(sound, frame, variables)))
     row, why = min(found, key=lambda item: item[0])
     if row >= len(trajectory):
         return trajectory
@@ -89,12 +89,12 @@ def _exploded(trajectory: Trajectory) -> tuple[int, str]:
     return row, f"the energy exploded ({change[row]:+.3g} eV)" if row < len(energy) else ""
 
 
-def _allowed(trajectory: Trajectory, variables: Sequence[Variable]) -> Array:
+def _allowed(trajectory: Trajectory, frame: Frame, variables: Sequence[Variable]) -> Array:
     """Å that the gap may have grown at every row, [T]."""
     allowed = np.full(len(trajectory), APART)
     for k, variable in enumerate(variables[: trajectory.cvs.shape[1]]):
-        if variable.unit == "Å" and len(trajectory):
-            allowed += np.abs(trajectory.cvs[:, k] - trajectory.cvs[0, k])
+        if variable.unit == "Å":
+            allowed += np.abs(trajectory.cvs[:, k] - variable.value(frame.positions))
     return allowed
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
 from rareal.errors import SamplingError
-from rareal.records import Array, Evidence, Judged, Trajectory
+from rareal.records import Array, Evidence, Halt, Judged, Trajectory
 from rareal.schema import Section
 from rareal.units import parse_quantity
 
@@ -140,6 +140,20 @@ class Rule(ABC):
         """The score above which a frame is beyond use; infinite where there is no such limit."""
         ceiling = np.inf if self.config.limit is None else self.config.limit
         return float(ceiling if self.config.beyond is None else min(ceiling, self.config.beyond * threshold))
+
+    @property
+    def shared(self) -> bool:
+        """Whether all walkers have one threshold."""
+        return self.config.shared
+
+    def halt(self, threshold: float, patience: int) -> Halt | None:
+        """What stops a drive in LAMMPS where the score is above ``threshold``; None where that is infinite."""
+        if not np.isfinite(threshold):
+            return None
+        if self.config.score == "force":
+            return Halt("force", threshold, patience)
+        factor = float(np.sqrt(self.atoms)) if self.config.score == "energy_per_atom" else 1.0
+        return Halt("energy", factor * threshold, patience)
 
     def judge(self, trajectories: Sequence[Trajectory], evidence: Evidence | None = None) -> list[Judged]:
         """Every trajectory with its scores and its band, cut where it leaves the band for good.

@@ -180,3 +180,37 @@ def evaluate(path: Path, atoms: Atoms) -> Expected:
         virials=-np.einsum("pa,mpb->mab", vectors, gradients),
         atomic=atomic + selves,
     )
+
+
+class MorsePairs(torch.nn.Module):
+    """Morse pairs of which all members have the same mean; they disagree about pairs near ``where`` [Å] alone.
+
+    A committee of another ``doubt`` [eV] has the same mean surface: dynamics driven by it cannot tell the two apart.
+    """
+
+    def __init__(self, members: int, doubt: float, where: float = 1.9) -> None:
+        super().__init__()
+        self.members = members
+        self.cutoff = 2.6
+        self.where = where
+        opinions = torch.linspace(-1.0, 1.0, members, dtype=torch.float64)
+        self.opinions = torch.nn.Parameter(doubt * opinions)
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
+        center = edge_index[0]
+        energies: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for m in range(self.members):
+            vec = edge_vec.detach().requires_grad_(True)
+            square = (vec * vec).sum(1)
+            length = square.sqrt()
+            decay = torch.exp(-1.9 * (length - 1.5))
+            pair = 6.0 * (decay * decay - 2.0 * decay) * (1 - square / self.cutoff**2) ** 3
+            pair = pair + 0.5 * self.opinions[m] * torch.exp(-(((length - self.where) / 0.1) ** 2))
+            zero = torch.zeros(species.size(0), dtype=vec.dtype)
+            energy = zero.index_add(0, center, pair)[:n_local]
+            gradient = torch.autograd.grad([energy.sum()], [vec])[0]
+            assert gradient is not None
+            energies.append(energy.detach())
+            gradients.append(gradient)
+        return torch.stack(energies), torch.stack(gradients)

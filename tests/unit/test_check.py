@@ -203,6 +203,13 @@ def test_thermal_energies_are_compared_by_their_means() -> None:
     assert findings(np.where(cv == 1.5, 0.03, 0.0) + noise, cv, 0).path_error > 0.1
 
 
+def test_a_single_mean_is_no_path_without_error() -> None:
+    # three frames in one stretch, two in the other: one mean alone is zero relative to itself
+    cv = np.array([1.0, 1.0, 1.0, 2.0, 2.0])
+    found = findings(np.array([0.0, 0.0, 0.0, 0.5, 0.5]), cv, 2)
+    assert found.path_error == pytest.approx(0.3)
+
+
 def test_stretches_with_few_frames_have_no_say() -> None:
     cv = np.array([1.0] * 10 + [2.0] * 10 + [3.0, 3.0])
     error = np.array([0.0] * 10 + [0.1] * 10 + [9.0, 9.0])

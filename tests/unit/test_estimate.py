@@ -30,7 +30,7 @@ def test_counts(case: Path) -> None:
     found = estimate(config)
     sampler, initial = config.sampler, config.initial
     assert (found.formula, found.atoms, found.budget) == ("C6H14", 20, config.labels.budget)
-    assert found.steps == sampler.steps + sampler.relaxation_steps
+    assert found.steps == 5 * (sampler.steps + sampler.relaxation_steps)
     assert found.initial_calls == 1 + initial.equilibration + (initial.frames - 1) * initial.interval
     assert (found.walkers, found.members, found.rounds) == (5, 4, config.rounds)
     # positions alone: 5 walkers, 6501 frames, 20 atoms, 3 doubles
@@ -39,6 +39,26 @@ def test_counts(case: Path) -> None:
     assert found.label_seconds is None
     assert "255000 in all" not in found.describe()
     assert f"{8 * 5 * 8500} in all" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "walkers", "steps", "frames"),
+    [
+        ({"kind": "umbrella", "first": 6.5, "last": 8.5, "windows": 5, "walkers": 2, "steps": 900,
+          "equilibration": 100, "frame_interval": 10}, 2, 5000, 502),
+        ({"kind": "md", "walkers": 3, "steps": 1000, "equilibration": 200, "frame_interval": 10}, 3, 3600, 303),
+        ({"kind": "steered", "walkers": [{}, {"steps": 3000}], "relaxation_steps": 0}, 2, 9500, 9502),
+        ({"kind": "neb", "product": "hexane.xyz"}, 1, None, None),
+    ],
+)  # fmt: skip
+def test_steps_and_frames_of_each_sampler(
+    case: Path, sampler: dict[str, Any], walkers: int, steps: int | None, frames: int | None
+) -> None:
+    data = yaml.safe_load((case / "hexane.yaml").read_text())
+    (case / "other.yaml").write_text(yaml.safe_dump({**data, "sampler": sampler}))
+    found = estimate(load("other.yaml"))
+    assert (found.walkers, found.steps, found.frames) == (walkers, steps, frames)
+    assert ("LAMMPS" in found.describe()) == (steps is not None)
 
 
 def test_the_time_of_all_labels(case: Path) -> None:

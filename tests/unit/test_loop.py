@@ -143,7 +143,7 @@ class World:
     hash = "morse"
     settings: ClassVar[dict[str, Any]] = {"bonds": 2}
 
-    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0) -> Any:
+    def submit(self, frames: Sequence[Frame], folder: Path, first: int = 0, may_fail: float | None = None) -> Any:
         return Finished(self.label(frames))
 
     def label(self, frames: Sequence[Frame]) -> list[Label | FailedLabel]:
