@@ -47,7 +47,6 @@ TITLES = {
     "selection": "which of the new frames are labelled",
     "augment": "copies of the selected frames with noise",
     "check": "how the committee is compared with the engine along the event",
-    "exploration": "when the drives stop for new labels: after each round, or as soon as the committee is in doubt",
     "convergence": "when the run ends before its last round",
 }
 
