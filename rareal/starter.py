@@ -42,11 +42,11 @@ TITLES = {
     "training": "how the committee is trained",
     "split": "which member learns from which frame",
     "sampler": "how the event is driven with the committee",
+    "exploration": "whether walkers are driven to their end, or halt where the committee does not know",
     "uncertainty": "when a frame is new to the committee",
     "selection": "which of the new frames are labelled",
     "augment": "copies of the selected frames with noise",
     "check": "how the committee is compared with the engine along the event",
-    "exploration": "when the drives stop for new labels: after each round, or as soon as the committee is in doubt",
     "convergence": "when the run ends before its last round",
 }
 
