@@ -8,7 +8,7 @@ would overfill the wells by that number, since each walker alone has filled them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,11 @@ class Hills:
     def part(self, rows: slice) -> Hills:
         """Some of them."""
         return Hills(self.steps[rows], self.centres[rows], self.widths[rows], self.heights[rows])
+
+
+def joined(first: Hills, second: Hills) -> Hills:
+    """One after the other."""
+    return Hills(*(np.concatenate([getattr(hills, item.name) for hills in (first, second)]) for item in fields(Hills)))
 
 
 def no_hills(variables: int) -> Hills:
@@ -188,18 +193,18 @@ def tempered(height: float, energy: float, factor: float, temperature: float) ->
     return float(height * np.exp(-energy / (KB * bias_temperature(factor, temperature))))
 
 
-def state(bias: Bias, name: str) -> str:
-    """A state file with which Colvars starts the metadynamics ``name`` from ``bias`` at step 0."""
+def state(bias: Bias, name: str, step: int = 0) -> str:
+    """A state file with which Colvars starts the metadynamics ``name`` from ``bias`` at a time step."""
     gradient = bias.gradient.reshape(-1)
     return "\n".join(
         [
             "configuration {",
-            "  step 0",
+            f"  step {step}",
             "}",
             "",
             "metadynamics {",
             "  configuration {",
-            "    step 0",
+            f"    step {step}",
             f"    name {name}",
             "  }",
             "",

@@ -24,13 +24,14 @@ from rareal.cv import Variable
 from rareal.files import write_npz, write_text
 from rareal.freeenergy.analysis import FreeEnergy, Settings, analyse
 from rareal.freeenergy.analysis import save as save_free_energy
-from rareal.freeenergy.bias import Bias, Hills, bias_temperature, mean, no_bias, no_hills, read_hills, state
+from rareal.freeenergy.bias import Bias, Hills, bias_temperature, joined, mean, no_bias, no_hills, read_hills, state
 from rareal.freeenergy.grid import Axis, axis
 from rareal.freeenergy.reweighting import History
 from rareal.protocols import Progress
 from rareal.records import Frame, Profile, Trajectory, Walker
 from rareal.sampling import lammps
 from rareal.sampling.base import Dynamics, LammpsSampler
+from rareal.sampling.resume import seed
 from rareal.schema import Misfit, Section
 from rareal.units import KB, KCAL_MOL, Energy
 
@@ -172,6 +173,7 @@ class Metadynamics(LammpsSampler):
     """Metadynamics with a committee; a `Sampler`."""
 
     name = "metadynamics"
+    resumable = True
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -193,13 +195,15 @@ class Metadynamics(LammpsSampler):
         for old in folder.glob(f"{OUTPUT}.*"):
             old.unlink()
         write_text(folder / COLVARS, self.colvars(settings))
-        inherited = self.inherited(walker)
-        if np.any(inherited.energy):
-            write_text(folder / START, state(inherited, NAME))
+        start, hills = self.begun(walker)
+        step = 0 if walker.resume is None else walker.resume.step
+        from_state = bool(step or np.any(start.energy))
+        if from_state:
+            write_text(folder / START, state(start.plus(hills), NAME, step))
         return {
             "relaxation_steps": settings.relaxation_steps,
-            "noise": 1 + (walker.seed - 1) % LARGEST_NOISE_SEED,
-            "inherited": f" input {START}" if np.any(inherited.energy) else "",
+            "noise": 1 + (seed(walker) - 1) % LARGEST_NOISE_SEED,
+            "inherited": f" input {START}" if from_state else "",
         }
 
     def colvars(self, settings: Any) -> str:
@@ -245,8 +249,16 @@ class Metadynamics(LammpsSampler):
         ]
         return "\n".join(lines)
 
+    def begun(self, walker: Walker) -> tuple[Bias, Hills]:
+        """The bias that a walker started with, and the hills it has laid since then if its drive goes on."""
+        if walker.resume is None or not walker.resume.parts:
+            return self.inherited(walker), no_hills(len(self.variables))
+        last = walker.resume.parts[-1]
+        start, hills = load_bias(last.folder / ARCHIVE)
+        return start, hills.until(last.last)
+
     def inherited(self, walker: Walker) -> Bias:
-        """The bias that a walker starts with."""
+        """The bias that a walker gets from the last round."""
         left = [folder / ARCHIVE for folder in walker.previous if (folder / ARCHIVE).exists()]
         if not left or self.config.inherit == 0:
             return no_bias(self.axes)
@@ -256,8 +268,9 @@ class Metadynamics(LammpsSampler):
         """What a run left, its bias kept for the next round."""
         trajectory = super().collect(run, walker)
         path = run.folder / HILLS
+        start, before = self.begun(walker)
         hills = read_hills(path, len(self.variables)) if path.exists() else no_hills(len(self.variables))
-        save_bias(run.folder / ARCHIVE, self.inherited(walker), until_end(hills, trajectory))
+        save_bias(run.folder / ARCHIVE, start, joined(before, hills))
         if not self.config.keep_dumps:
             (run.folder / f"{OUTPUT}.colvars.traj").unlink(missing_ok=True)
         return trajectory
@@ -267,7 +280,8 @@ class Metadynamics(LammpsSampler):
         trajectory = super().sample(model, folder, walker, progress)
         if (folder / ARCHIVE).exists():
             start, hills = load_bias(folder / ARCHIVE)
-            save_bias(folder / ARCHIVE, start, until_end(hills, trajectory))
+            first = -1 if walker.resume is None else walker.resume.step
+            save_bias(folder / ARCHIVE, start, hills.until(int(trajectory.steps[-1]) if len(trajectory) else first))
         return trajectory
 
     def barrier(self, folders: Sequence[Path], trajectories: Sequence[Trajectory]) -> Profile:
@@ -317,11 +331,6 @@ class Metadynamics(LammpsSampler):
 def wall(own: Biased, kt: float) -> float:
     """Force constant of a variable's walls, eV per squared unit."""
     return own.wall if own.wall is not None else 20 * kt / (3 * own.hill_width) ** 2
-
-
-def until_end(hills: Hills, trajectory: Trajectory) -> Hills:
-    """The hills that were laid within a trajectory."""
-    return hills.until(int(trajectory.steps[-1]) if len(trajectory) else -1)
 
 
 def save_bias(path: Path, start: Bias, hills: Hills) -> Path:

@@ -27,7 +27,7 @@ from rareal.sampling.neb import (
     read,
     save,
 )
-from rareal.sampling.trajectory import drive
+from rareal.sampling.resume import drive
 
 SCALE = 0.005
 """eV, of the surface of Müller and Brown."""
