@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -116,3 +118,36 @@ def test_no_page_is_forgotten() -> None:
         name = page.relative_to(DOCS).with_suffix("").as_posix()
         folder = page.parent / "index.md"
         assert name == "index" or name in index or (page.parent != DOCS and ":glob:" in TEXT[folder])
+
+
+def test_the_first_hour_is_that_of_the_readme() -> None:
+    """What is recorded stands in the README, and what the README says to a beginner is recorded."""
+    spec = importlib.util.spec_from_file_location("first_hour", DOCS / "first_hour.py")
+    script = importlib.util.module_from_spec(spec)
+    sys.modules["first_hour"] = script
+    spec.loader.exec_module(script)
+    recorded = [step.command for step in script.STEPS if ".venv" in step.command]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    beginning = readme[readme.index("## Install") : readme.index("### What it shows")]
+    beginning += readme[readme.index("## Your own event") : readme.index("`cv` is what describes")]
+    said = [
+        line.partition("   #")[0].strip() for line in re.findall(r"^    (\S*(?:python3|rareal) .*)", beginning, re.M)
+    ]
+    # two runs to compare there are not; the own molecule has other atoms, and runs
+    said = [line for line in said if " compare " not in line]
+    assert [
+        line.replace("--pull 1 6", "--pull 1 4") for line in said if line.replace("1 6", "1 4") not in recorded
+    ] == []
+    assert [line for line in recorded if line not in readme.replace("--pull 1 6", "--pull 1 4")] == [
+        ".venv/bin/rareal run my.yaml --rounds 2"
+    ]
+
+
+def test_the_first_hour_has_been_recorded() -> None:
+    page = TEXT[DOCS / "first-hour.md"]
+    assert page.count("```console\n$ ") > 10
+    assert "/tmp/" not in page
+    report = DOCS / "first-hour" / "hexane-report.html"
+    assert report.stat().st_size < 3e6
+    # it needs no network: nothing is fetched when it is opened
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']https?:", report.read_text(encoding="utf-8"))

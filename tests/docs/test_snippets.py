@@ -29,7 +29,20 @@ BASE = EXAMPLES / "hexane" / "hexane.yaml"
 MISSING = ("is not installed", "install", "download a set", "get the set", "on PATH")
 """What a message says where an engine, or a file of its parameters, is not there to be checked with."""
 
-FOREIGN = {"apt-get", "cd", "cmake", "conda", "git", "lmp", "module", "pip", "pytest", "python3", "sphinx-build"}
+FOREIGN = {
+    "apt-get",
+    "cd",
+    "cmake",
+    "conda",
+    "git",
+    "lmp",
+    "module",
+    "pip",
+    "pytest",
+    "python3",
+    "sphinx-build",
+    "touch",
+}
 """Programs of others: their lines are not run. What they say of rareal, extras and CMake variables, is looked at."""
 
 QUICK = ("init", "validate", "schema", "plugin", "cache info")
