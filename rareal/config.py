@@ -126,6 +126,7 @@ KINDS: dict[str, Kinds] = {
             "neb": "rareal.sampling.neb",
         }
     ),
+    "exploration": Kinds({"batch": "rareal.onthefly:BatchConfig", "on_the_fly": "rareal.onthefly"}),
     "uncertainty": Kinds(
         {
             "threshold": "rareal.uncertainty.threshold",
@@ -138,7 +139,6 @@ KINDS: dict[str, Kinds] = {
     "selection": Kinds({"event": "rareal.selection.event", "paper": "rareal.selection.paper"}),
     "augment": Kinds({"noise": "rareal.data.augment"}),
     "check": Kinds({"path": "rareal.barrier"}),
-    "exploration": Kinds({"batch": "rareal.onthefly:BatchConfig", "on_the_fly": "rareal.onthefly"}),
     "convergence": Kinds({"convergence": "rareal.config:Convergence"}, names_kind=False),
 }
 
@@ -231,11 +231,11 @@ class Config(Tree):
     training: SerializeAsAny[Section]
     split: SerializeAsAny[Section]
     sampler: SerializeAsAny[Section]
+    exploration: SerializeAsAny[Section]
     uncertainty: SerializeAsAny[Section]
     selection: SerializeAsAny[Section]
     augment: SerializeAsAny[Section]
     check: SerializeAsAny[Section]
-    exploration: SerializeAsAny[Section]
     convergence: SerializeAsAny[Convergence]
 
     _frame: Frame = PrivateAttr()

@@ -42,6 +42,7 @@ TITLES = {
     "training": "how the committee is trained",
     "split": "which member learns from which frame",
     "sampler": "how the event is driven with the committee",
+    "exploration": "whether walkers are driven to their end, or halt where the committee does not know",
     "uncertainty": "when a frame is new to the committee",
     "selection": "which of the new frames are labelled",
     "augment": "copies of the selected frames with noise",

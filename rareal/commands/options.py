@@ -30,7 +30,11 @@ def resumable(folder: Path | None = None) -> Iterator[None]:
     """
     import signal
 
+    code = 128 + signal.SIGINT  # as shells have it
+
     def interrupt(number: int, frame: object) -> None:
+        nonlocal code
+        code = 128 + number
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
@@ -38,7 +42,7 @@ def resumable(folder: Path | None = None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         typer.echo(f"\nStopped{_place(folder)}. The same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -236,7 +236,7 @@ def test_a_run_that_is_stopped_says_where_and_how_to_go_on(
     monkeypatch.setattr("rareal.loop.run_loop", work)
     before = signal.getsignal(signal.SIGTERM)
     code, _, error = command("run", "hexane.yaml", "--quiet")
-    assert code == 130
+    assert code == 128 + number
     assert "Stopped in round 2, stage 'sample'. The same command goes on from here." in error
     assert signal.getsignal(signal.SIGTERM) is before
     assert json.loads(command("status", "runs/hexane", "--json")[1])["state"] == "stopped"

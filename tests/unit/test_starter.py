@@ -54,6 +54,10 @@ def test_what_it_writes_is_valid_and_says_what_every_key_means(folder: Path, com
                 assert " ".join(words.split()) in flat.replace(" # ", " "), f"{key} is not explained"
 
 
+def test_every_section_has_a_title() -> None:
+    assert set(KINDS) == set(starter.TITLES)
+
+
 def test_the_commented_values_are_the_defaults(folder: Path, command: Command) -> None:
     """Taking all # away changes nothing."""
     command("init", "--structure", "propane.xyz", "--pull", 1, 3)

@@ -132,6 +132,8 @@ def test_what_is_pulled_apart_on_purpose_is_kept() -> None:
     pulled = run(apart(*np.linspace(0, 40, 9)))
     assert len(usable(pulled, START, (ENDS,))) == 9
     assert len(usable(pulled, START)) == 3
+    # of a drive that went on from where they were far apart already
+    assert len(usable(pulled.rows(slice(5, None)), START, (ENDS,))) == 4
     # the same, while a variable that is no length has changed by as much
     angle: Any = type("Angle", (), {"unit": "°"})()
     assert len(usable(pulled, START, (angle,))) == 3
