@@ -55,7 +55,7 @@ def options(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
 
     What a kind has of its own comes before what it shares with others.
     """
-    own = [name for name in schema.model_fields if name in vars(schema).get("__annotations__", {})]
+    own = [name for name in vars(schema).get("__annotations__", {}) if name in schema.model_fields]
     for name in dict.fromkeys([*own, *schema.model_fields]):
         field = schema.model_fields[name]
         if name == "kind" or (not prefix and name in KINDS and schema in TREES.values()):
