@@ -216,7 +216,7 @@ class Loop:
         """
         sample, check = self.run.stage(number, "sample", keep=True), self.run.stage(number, "check")
         executor, pull, walkers = self.stages.executors.sample, None, dict[int, Task]()
-        if not check.done:
+        if not check.done and self.stages.check.ends is not None:
             pull = self.watch.stage("rupture").start(executor, self.stages.check.pull_apart, check.folder, model)
         if not sample.done:
             team, bar = self.team, self.watch.stage("drive")
@@ -274,7 +274,7 @@ class Loop:
         A few frames go first: a path that they show to be wrong is not worth more labels.
         """
         stage, check = drive.check, self.stages.check
-        if drive.pull is not None:
+        if not stage.done:
             path = self.path(number, drive)
             began = time.monotonic()
             rows = check.path_rows(path, self.budget)
@@ -284,7 +284,7 @@ class Loop:
             # these are evaluated where labels are computed, which is idle now
             at = self.stages.executors.label
             (believed,) = self.watch.wait(Task(at, check.believed, model, labelled(frames, labels)))
-            (telling,) = self.watch.wait(drive.pull)
+            telling = [] if drive.pull is None else self.watch.wait(drive.pull)[0]
             if believed:
                 rest = [row for row in rows if row not in scouts]
                 more = [self.frame(number, path, row, PATH_ORIGIN) for row in rest]

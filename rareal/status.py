@@ -74,7 +74,8 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def _markers(folder: Path) -> list[Path]:
-    return [*folder.glob(f"initial/*/{MARKER}"), *sorted(folder.glob(f"round-*/*/{MARKER}"))]
+    """Of all finished stages, those within others (exploration on the fly) among them."""
+    return [*folder.glob(f"initial/*/{MARKER}"), *sorted(folder.glob(f"round-*/**/{MARKER}"))]
 
 
 def unfinished(folder: Path) -> Iterator[dict[str, Any]]:
@@ -94,7 +95,7 @@ def unfinished(folder: Path) -> Iterator[dict[str, Any]]:
 def _progress(stage: Path) -> tuple[int | None, int | None]:
     """What the tasks of a stage have noted of themselves, summed up."""
     found = []
-    for file in stage.glob(".*progress"):
+    for file in stage.rglob(".*progress"):
         try:
             done, total = file.read_text(encoding="utf-8").split()
             found.append((int(done), int(total)))

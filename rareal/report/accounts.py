@@ -16,6 +16,7 @@ ORIGINS = {
     "initial": ("initial data", "#8C8C8C"),
     "selected": ("selected", "#D55E00"),
     "noise": ("copies with noise", "#E69F00"),
+    "halted": ("halted on the fly", "#009E73"),
     "path": ("path check", "#0072B2"),
     "rupture": ("rupture check", "#56B4E9"),
 }
@@ -26,6 +27,7 @@ FAILED = ("refused by the engine", "black")
 STAGES = {
     "data": ("initial data", "#8C8C8C"),
     "train": ("train", "#0072B2"),
+    "fly": ("on the fly", "#CC79A7"),
     "sample": ("sample", "#009E73"),
     "check": ("check", "#56B4E9"),
     "select": ("select and label", "#D55E00"),

@@ -178,7 +178,9 @@ class RoundData:
     @cached_property
     def labels(self) -> list[Bought]:
         """What was labelled in this round, stage by stage."""
-        return [label for name in self.stages for label in bought(self.folder / name, self.number, self._variable)]
+        places = [self.folder / name for name in self.stages]
+        stretches = sorted(place for place in self.folder.glob("fly/update-*") if (place / MARKER).is_file())
+        return [label for place in (*stretches, *places) for label in bought(place, self.number, self._variable)]
 
 
 class RunData:

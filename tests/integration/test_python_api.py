@@ -11,7 +11,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "hexane" / "python_api.py"
 
 
 def test_the_example_runs(miniature: Path, tmp_path: Path) -> None:
-    text = miniature.read_text().replace("rounds: 2", "rounds: 1").replace("frames: 40", "frames: 20")
+    text = (
+        miniature.read_text()
+        .replace("rounds: 2", "rounds: 1")
+        .replace("frames: 40", "frames: 20")
+        .replace("epochs: 25", "epochs: 10")
+    )
     miniature.write_text(text)
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     done = subprocess.run(

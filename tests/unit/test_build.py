@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from rareal import build
 from rareal.build import build_stages, elements_of, find_reference, make, velocity_seeds
 from rareal.config import Config, load
 from rareal.errors import ConfigError, RunFolderError
@@ -78,6 +81,37 @@ def test_stages_of_the_example(case: Path) -> None:
     assert mask.shape == (4, 50)
     stages.close()
     assert not (case / "runs").exists(), "building writes nothing"
+
+
+def on_the_fly(case: Path, more: str, sampler: str = "") -> Config:
+    text = (case / "hexane.yaml").read_text() + f"\nexploration: {{kind: on_the_fly{more}}}\n"
+    if sampler:
+        text = re.sub(r"(?m)^sampler:.*(\n +.*)*", f"sampler: {sampler}", text)
+    (case / "fly.yaml").write_text(text)
+    return load("fly.yaml")
+
+
+def test_on_the_fly_trains_for_a_few_epochs_at_its_own_rate(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    trainer = SimpleNamespace(train=lambda *args: None)
+    monkeypatch.setattr(build, "build_trainer", lambda config, *rest: asked.append(config.training) or trainer)
+    stages = build_stages(on_the_fly(case, ", epochs: 7, learning_rate: 1e-3"))
+    assert stages.on_the_fly is not None
+    stages.on_the_fly.trainer.train()
+    stages.trainer.train()
+    first, later = asked
+    assert (first.round_epochs, first.learning_rate) == (7, 1e-3)
+    assert (later.round_epochs, later.learning_rate) != (7, 1e-3)
+    assert first.model_copy(update={"round_epochs": later.round_epochs, "learning_rate": later.learning_rate}) == later
+    assert build_stages(load("hexane.yaml")).on_the_fly is None
+
+
+def test_drives_that_cannot_stop_on_the_way_are_refused_on_the_fly(case: Path) -> None:
+    config = on_the_fly(case, "", "{kind: umbrella, first: 6, last: 9, temperature: 300}")
+    with pytest.raises(
+        ConfigError, match=r"fly.yaml.*exploration.kind.*sampler umbrella cannot stop and go on; use .*batch"
+    ):
+        build_stages(config)
 
 
 def steered(case: Path, walkers: str) -> Config:

@@ -171,16 +171,19 @@ def test_status_tells_stages_labels_and_selection(case: Path, command: Command) 
         sample = run.stage(1, "sample").folder
         for k, done in enumerate((30, 50)):
             (sample / f".walker-{k:02d}.progress").write_text(f"{done} 100")
+        # a stage within another one, as exploration on the fly has them
+        run.stage(0, "fly/part-000").finish(labels=3, failed=1)
+        run.stage(0, "fly", keep=True).finish()
         (Path("here") / "STOP").touch()
         state = json.loads(command("status", "here", "--json")[1])
         out = command("status", "here")[1]
     assert state["stages"] == [{"round": 1, "stage": "sample", "done": 80, "total": 200}]
-    assert (state["bought"], state["refused"], state["stop_requested"]) == (136, 4, True)
+    assert (state["bought"], state["refused"], state["stop_requested"]) == (139, 5, True)
     assert state["barrier"]["change_kcal_mol"] == pytest.approx(0.1 / KCAL_MOL)
     assert state["selection"]["threshold"] == [0.02]
     for part in (
         "in stage 'sample' of round 1 (80 of 200)",
-        "136 of 600 bought, 4 refused",
+        "139 of 600 bought, 5 refused",
         "7.600 ± 0.010 eV, +2.31 kcal/mol since the round before",
         "threshold 0.02, 30 of 200 frames above it; 36 labels bought, 4 refused",
         "the run ends after this round",

@@ -107,6 +107,13 @@ def test_one_in_five_fails_and_nothing_is_lost_or_doubled(executor: Executor, tm
         assert (tmp_path / "failed" / f"{k:05d}" / "reason.txt").read_text() == f"{reason}\n"
 
 
+def test_a_batch_may_have_a_limit_of_its_own(executor: Executor) -> None:
+    with Labeler(Faulty(), executor, max_failed_fraction=0.0) as labeler:
+        assert isinstance(labeler.submit(frames("refuse"), may_fail=1.0).result()[0], FailedLabel)
+        with pytest.raises(LabelError, match=r"max_failed_fraction \(0\)"):
+            labeler.submit(frames("refuse")).result()
+
+
 def test_a_killed_engine_costs_one_retry(executor: Executor, tmp_path: Path) -> None:
     given = frames("", "die_once", "", "die_once", "", "die_once")
     with Labeler(Faulty(tmp_path), executor, max_failed_fraction=0.0) as labeler:

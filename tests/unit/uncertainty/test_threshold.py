@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rareal.config import KINDS as KINDS_OF_CONFIG
 from rareal.config import load
 from rareal.errors import ConfigError, SamplingError
-from rareal.records import Array, Evidence, Frame, Trajectory
+from rareal.records import Array, Evidence, Frame, Halt, Trajectory
 from rareal.uncertainty import conformal, fixed, moving_average, robust, threshold
 
 START = Frame(np.array([6, 6, 1, 1]), np.zeros((4, 3)))
@@ -32,6 +32,15 @@ NEEDED = {"fixed": {"threshold": 1.0}, "conformal": {"tolerance": 0.1}}
 def rule(kind: str, **settings: Any) -> Any:
     module = KINDS[kind]
     return module.build(module.Config(**{**NEEDED.get(kind, {}), **settings}), START)
+
+
+def test_what_stops_a_drive_is_in_the_pair_style_s_units() -> None:
+    assert rule("fixed").halt(0.3, 4) == Halt("energy", 0.3, 4)
+    assert rule("fixed", score="force").halt(0.3, 4) == Halt("force", 0.3, 4)
+    # four atoms; the pair style knows the std of the total energy
+    assert rule("fixed", score="energy_per_atom").halt(0.3, 4) == Halt("energy", 0.6, 4)
+    assert rule("fixed").halt(np.inf, 4) is None
+    assert [rule("fixed", shared=shared).shared for shared in (True, False)] == [True, False]
 
 
 def trajectory(energy_std: Any, interval: int = 1, walker: int = 0, force_std: Any = None) -> Trajectory:
