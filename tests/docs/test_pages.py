@@ -151,3 +151,11 @@ def test_the_first_hour_has_been_recorded() -> None:
     assert report.stat().st_size < 3e6
     # it needs no network: nothing is fetched when it is opened
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']https?:", report.read_text(encoding="utf-8"))
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", readme)
+    assert len(links) > 15
+    for link in links:
+        assert (ROOT / link).exists(), link

@@ -39,6 +39,18 @@ def blocks(*languages: str) -> Iterator[Block]:
             if not languages or found["language"] in languages:
                 line = text.count("\n", 0, found.start()) + 1
                 yield Block(page, line, found["language"], found["caption"] or "", found["text"])
+    if not languages or "yaml" in languages:
+        yield from indented(ROOT / "README.md")
+
+
+def indented(page: Path) -> Iterator[Block]:
+    """YAML that stands indented in a page: blocks whose first line is a key at the top of a run's YAML."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"(?<=\n\n)((?: {4}.*\n)+)", text):
+        lines = [line[4:] for line in found[1].splitlines()]
+        if re.match(r"\w+:( |$)", lines[0]):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(page, line, "yaml", "", "\n".join(lines) + "\n")
 
 
 def shell_lines() -> Iterator[tuple[str, str]]:
