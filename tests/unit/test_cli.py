@@ -238,7 +238,12 @@ def test_a_run_that_is_stopped_says_where_and_how_to_go_on(
 
     monkeypatch.setattr("rareal.loop.run_loop", work)
     before = signal.getsignal(signal.SIGTERM)
-    code, _, error = command("run", "hexane.yaml", "--quiet")
+    # tests that a script runs in the background are born deaf to Ctrl-C
+    deaf = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, error = command("run", "hexane.yaml", "--quiet")
+    finally:
+        signal.signal(signal.SIGINT, deaf)
     assert code == 128 + number
     assert "Stopped in round 2, stage 'sample'. The same command goes on from here." in error
     assert signal.getsignal(signal.SIGTERM) is before
