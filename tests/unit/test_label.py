@@ -66,6 +66,8 @@ class Case:
         return subprocess.Popen(
             [sys.executable, "-m", "rareal", "label", str(self.yaml), str(self.frames), "-o", str(self.output)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # tests that a script runs in the background are born deaf to Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
 
