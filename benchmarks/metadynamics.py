@@ -51,7 +51,7 @@ def asymmetry(surface: FreeEnergy) -> float:
     """Root mean square of F(s) - F(-s), eV, below the barrier; both examples' molecules are their own mirror images."""
     energy = surface.energy
     there = (energy < surface.barrier) & (energy[::-1] < surface.barrier)
-    return float(np.sqrt(np.mean((energy - energy[::-1])[there] ** 2))) if there.any() else float("nan")
+    return float(np.sqrt(np.mean((energy[there] - energy[::-1][there]) ** 2))) if there.any() else float("nan")
 
 
 def describe(name: str, labels: str, time: str, path: str, surface: FreeEnergy, engine: FreeEnergy | None) -> str:
