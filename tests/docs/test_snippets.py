@@ -19,6 +19,7 @@ import typer
 import yaml
 from pages import DOCS, ROOT, Block, blocks, shell_lines
 
+import rareal
 from rareal import config
 from rareal.cli import app
 from rareal.errors import ConfigError
@@ -165,9 +166,11 @@ def python_pages() -> list[Any]:
 def test_python_runs(folder: Path, page: list[Block]) -> None:
     """The blocks of a page, one after the other, in a process of their own."""
     text = "\n".join(f"# {block}\n{block.text}" for block in page)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    # the rareal of these tests, which is not the source tree's where it is installed
+    places = [str(folder), str(Path(rareal.__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-P", "-c", text], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
