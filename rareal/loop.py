@@ -343,7 +343,7 @@ class Loop:
         for note in stage.summary["notes"]:
             self.display.note(note)
         if not stage.summary["chosen"]:
-            self.display.note("no frame above the threshold; the committee is at home all the way")
+            self.display.note(nothing_chosen(sum(stage.summary["worthwhile"])))
         self.take(stage.folder / DATA, stage.summary["labels"])
         return stage.seconds
 
@@ -442,6 +442,16 @@ def selection_row(judged: Judged, row: int) -> dict[str, Any]:
         "threshold": float(judged.thresholds[row]),
         "largest_force_std_eV_A": float(source.force_std[row]),
     }
+
+
+def nothing_chosen(worthwhile: int) -> str:
+    """Why a round has bought no frame, though ``worthwhile`` are above the threshold."""
+    if not worthwhile:
+        return "no frame above the threshold; the committee is at home all the way"
+    return (
+        f"none of the {worthwhile} frames above the threshold was chosen: the budget is spent, or they lie where the "
+        "selection takes none, such as long after the event"
+    )
 
 
 def walker_folder(stage: Stage, number: int) -> Path:

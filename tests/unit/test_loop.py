@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -259,6 +260,14 @@ def test_no_candidate_is_noted_and_survived(tmp_path: Path) -> None:
     assert len(rows) == 3
     assert any("no frame above the threshold" in note for note in shown.notes)
     assert dataset.read(tmp_path / "round-000" / "select" / "data.h5") == []
+
+
+def test_frames_above_the_threshold_that_nobody_takes_are_told(tmp_path: Path) -> None:
+    run, shown = loop(World(), tmp_path, limit=1e-9, rounds=2)
+    run.stages = replace(run.stages, selector=SimpleNamespace(select=lambda judged, count, rng: []))
+    run.go()
+    assert any(re.match(r"none of the \d+ frames above the threshold was chosen", note) for note in shown.notes)
+    assert not any("at home" in note for note in shown.notes)
 
 
 def test_failed_labels_are_counted_recorded_and_left_out(tmp_path: Path) -> None:
