@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rareal.commands.options import Quiet
+from rareal.commands.options import Quiet, RunArgument
 
 app = typer.Typer()
-
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 
 REPORT_HELP = """Make one HTML page of a run, finished or not: RUN/report.html.
 

@@ -118,9 +118,11 @@ def test_of_a_run_more_is_told(run: Path) -> None:
 
 
 def test_a_run_that_is_being_made_disturbs_no_view(tmp_path: Path) -> None:
-    with Live(Console(file=io.StringIO(), force_terminal=True), tmp_path / "nowhere") as live:
+    stream = io.StringIO()
+    with Live(Console(file=stream, force_terminal=True, width=120), tmp_path / "nowhere") as live:
         live.round(0, 3)
         live._screen.refresh()
+    assert "ound 0" in stream.getvalue()
 
 
 def test_silent(capsys: pytest.CaptureFixture[str]) -> None:
