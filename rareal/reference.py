@@ -151,14 +151,18 @@ def describe(found: Reference) -> str:
         lines.append(found.profile.note)
     static = found.rupture
     if static is not None:
-        lines.append(
-            f"Quasi-static rupture: E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, "
-            f"at {static.break_distance:.3f} Å, {_bond(static.broken_bond)}; "
-            f"limit of stability {static.stability_energy:.4f} eV at {static.stability_distance:.3f} Å"
-            if static.broke
-            else f"Quasi-static rupture: {static.note}"
-        )
+        lines.append(f"Quasi-static rupture: {_describe_rupture(static) if static.broke else static.note}")
     return "\n".join(lines)
+
+
+def _describe_rupture(static: Rupture) -> str:
+    text = (
+        f"E_max {static.energy_max:.4f} eV, F_max {static.force_max:.4f} eV/Å, at {static.break_distance:.3f} Å, "
+        f"{_bond(static.broken_bond)}"
+    )
+    if static.gradual:
+        return f"{text} gradually"
+    return f"{text}; limit of stability {static.stability_energy:.4f} eV at {static.stability_distance:.3f} Å"
 
 
 def _bond(pair: tuple[int, int] | None) -> str:

@@ -10,6 +10,10 @@ that still keeps the molecule together at a given distance, from the intact to t
   0.02 eV/Å² moves this limit by 0.02 Å and the energy there by 2 kcal/mol, for energy follows distance with the slope
   F_max: it is as ill-conditioned as W_max, and is given beside the rupture, not instead of it;
 - the *crossing* is where intact and broken molecule have the same energy.
+
+In a short or stiff molecule nothing snaps: the bond gives way gradually, one branch leads from the intact to the broken
+molecule, and there is neither a barrier nor a limit of stability. The rupture is then where the force has sunk to
+``residual_force`` of its maximum.
 """
 
 from __future__ import annotations
@@ -34,6 +38,11 @@ from rareal.units import KCAL_MOL, Energy, Force, Length
 BROKEN = 1.7
 """Times the sum of the covalent radii: a relaxed bond that long is gone."""
 
+GIVEN_WAY = 1.4
+"""The same of a bond that hardly pulls back any more."""
+
+FALL = KCAL_MOL
+"""eV, what a molecule has at least lost when it has fallen to another branch, and not been followed along its own."""
 
 BEYOND_CROSSING = 3
 """Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
@@ -48,6 +57,13 @@ class Config(Section):
     residual_barrier: Energy = Field(
         KCAL_MOL, ge=0, description="the bond counts as broken when the barrier left is this low, eV; 1 kcal/mol"
     )
+    residual_force: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="a bond that gives way gradually, without snapping, counts as broken where the force has sunk to "
+        "this share of its maximum",
+    )
     max_calls: int = Field(8000, ge=1, description="evaluations of the potential after which the pull is given up")
     max_stretch: Length = Field(4.0, gt=0, description="give up when the ends are this much farther apart, Å")
 
@@ -60,10 +76,12 @@ class Rupture:
     ----------
     distances, energies, forces : [S] the intact molecule's branch, the last within ``resolution`` of the rupture.
     positions : [S, N, 3] its structures.
-    break_distance : where the barrier left has sunk to the residual one; nan if that was not reached.
+    break_distance : where the barrier left has sunk to the residual one, or the force of a bond that gives way
+        gradually to the residual one; nan if that was not reached.
     energy_max : energy of the intact molecule there (E_max).
-    stability_distance, stability_energy : where the intact molecule loses its stability, and its energy there.
-    force_max : largest force up to the limit of stability (F_max).
+    stability_distance, stability_energy : where the intact molecule loses its stability, and its energy there; nan if
+        it gives way gradually.
+    force_max : largest force up to the rupture (F_max).
     barrier_distances, barriers : [A] barriers left, eV, at some distances.
     saddle_positions : [7 A, N, 3] the paths over these barriers, from intact to broken.
     broken_bond : the bond that goes, atoms counted from 1; (0, 0) if none.
@@ -104,6 +122,11 @@ class Rupture:
     def broke(self) -> bool:
         """Whether a rupture was found."""
         return not self.note
+
+    @property
+    def gradual(self) -> bool:
+        """Whether the bond gave way without snapping."""
+        return self.broke and math.isnan(self.stability_distance)
 
     def energy_at(self, distance: float) -> float:
         """Energy of the intact branch at ``distance`` (cubic through energies and forces), eV."""
@@ -192,24 +215,34 @@ class _Pull:
             broken = self._climb()
         except RelaxationError as error:
             return self._record(note=str(error))
-        if broken is None:
+        if broken is None and not self._given_way():
             return self._record(note=f"no bond broke within {self.config.max_stretch:g} Å")
         try:
-            return self._conclude(broken)
+            return self._let_go() if broken is None else self._conclude(broken)
         except RelaxationError as error:
             return self._record(note=str(error))
 
     def _climb(self) -> Array | None:
-        """Step until the molecule has broken or has lost its stability; return a broken structure."""
+        """Step until a bond has given way, or the molecule has fallen apart: then the structure that it fell to."""
         last = self.states[0].distance + self.config.max_stretch
         while self.states[-1].distance < last - 1e-9:
             reached = self._next(self.states[-1].distance + self.config.step)
             if not isinstance(reached, _State):
                 return reached
             self.states.append(reached)
+            if self._given_way():
+                return None
             if self._suspicious() and (broken := self._fall(reached)) is not None:
                 return broken
         return self._fall(self.states[-1])
+
+    def _given_way(self) -> bool:
+        """Whether a long bond hardly pulls back any more."""
+        force = max(state.force for state in self.states)
+        return (
+            self.states[-1].force <= self.config.residual_force * force
+            and self._stretched_bond(self.states[-1].positions, GIVEN_WAY) is not None
+        )
 
     def _suspicious(self) -> bool:
         """Whether the force has passed its maximum: every third step from then on."""
@@ -217,7 +250,7 @@ class _Pull:
         return since > 0 and since % 3 == 0
 
     def _next(self, distance: float) -> _State | Array:
-        """Relax at ``distance``, extrapolating from the states before; a broken structure if it breaks on the way."""
+        """Relax at ``distance``, extrapolating from the states before; a broken structure if it falls to one."""
         below = [state for state in self.states if state.distance < distance][-2:]
         guess = below[-1].positions
         if len(below) == 2:
@@ -225,7 +258,8 @@ class _Pull:
             guess = guess + min(share, 1.0) * (guess - below[0].positions)
         trail = [self.system.stretched(guess, distance)]
         state = self._relaxed(trail[0], distance, trail)
-        if self._broken_bond(state.positions):
+        followed = below[-1].energy + (below[-1].force + state.force) / 2 * (distance - below[-1].distance)
+        if self._stretched_bond(state.positions) and followed - state.energy > FALL:
             self.fall = trail
             return state.positions
         return state
@@ -252,19 +286,46 @@ class _Pull:
         for sign in (1.0, -1.0):
             positions = self.system.moved(state.positions, sign * self.config.step * mode)
             trail = [state.positions, positions]
-            positions = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)[0]
-            if self._broken_bond(positions):
+            positions, energy, _, _ = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)
+            if self._stretched_bond(positions) and state.energy - energy > FALL:
                 self.fall = trail
                 return positions
         return None
 
-    def _broken_bond(self, positions: Array) -> tuple[int, int] | None:
-        """The bond of the start that is most broken, if one is."""
+    def _stretched_bond(self, positions: Array, least: float = BROKEN) -> tuple[int, int] | None:
+        """The bond of the start that is most stretched, if it is to ``least`` times the sum of the radii."""
         lengths = stretches(self.start.numbers, positions, self.bonded)
-        if not len(lengths) or lengths.max() < BROKEN:
+        if not len(lengths) or lengths.max() < least:
             return None
         first, second = self.bonded[int(np.argmax(lengths))]
         return int(first), int(second)
+
+    def _let_go(self) -> Rupture:
+        """From a bond that has given way: where exactly its force was largest, and where it has sunk."""
+        peak = self._peak()
+        width = self.config.step
+        while width > self.config.resolution:
+            width /= 2
+            for side in (-width, width):
+                self._refine(peak.distance + side)
+            peak = self._peak()
+        target = self.config.residual_force * peak.force
+        while True:
+            low = max(k for k, state in enumerate(self.states) if state.force > target)
+            below, above = self.states[low].distance, self.states[low + 1].distance
+            if above - below <= self.config.resolution or not self._refine((below + above) / 2):
+                return self._record(bond=self._stretched_bond(self.states[-1].positions, GIVEN_WAY))
+
+    def _peak(self) -> _State:
+        return max(self.states, key=lambda state: state.force)
+
+    def _refine(self, distance: float) -> bool:
+        """Add the state at ``distance``, unless the molecule falls there."""
+        state = self._next(distance)
+        if not isinstance(state, _State):
+            return False
+        self.states = sorted([*self.states, state], key=lambda state: state.distance)
+        return True
 
     def _conclude(self, broken: Array) -> Rupture:
         """From a broken structure: where exactly the intact branch ends, and where the broken one meets it."""
@@ -272,7 +333,7 @@ class _Pull:
         unstable = self._bisect()
         branch = self._broken_branch(broken)
         self._bracket_residual(branch)
-        return self._record(unstable, branch, self._broken_bond(broken))
+        return self._record(unstable, branch, self._stretched_bond(broken))
 
     def _bracket_residual(self, branch: list[_State]) -> None:
         """Barriers at neighbouring distances of the grid, between which the residual one lies."""
@@ -321,7 +382,7 @@ class _Pull:
                 state = self._relaxed(positions, distance)
             except RelaxationError:
                 break
-            if self._broken_bond(state.positions) is None:
+            if self._stretched_bond(state.positions) is None:
                 break
             branch.append(state)
             costly += state.energy > self.states[grid.index(distance)].energy
@@ -337,18 +398,21 @@ class _Pull:
         bond: tuple[int, int] | None = None,
         note: str = "",
     ) -> Rupture:
-        """Everything in one record."""
+        """Everything in one record; a bond without ``branch`` has given way gradually."""
         states, branch = self.states, branch or []
         start = states[0].energy if states else math.nan
         distances, forces = _array(s.distance for s in states), _array(s.force for s in states)
         energies = _array(s.energy - start for s in states)
-        broke = bond is not None
-        end = _end_of_stability(states[-1], above, self.config) if broke else math.nan
+        snapped, gradual = bond is not None and bool(branch), bond is not None and not branch
+        end = _end_of_stability(states[-1], above, self.config) if snapped else math.nan
+        force = _largest(distances, forces, above, end) if snapped else max(forces) if gradual else math.nan
         lower = _array(s.energy - start for s in branch)
         below = (_array(s.distance for s in branch), lower, _array(s.force for s in branch))
         crossing = meeting_point((distances, energies, forces), below)
         barriers = sorted((distance, *value) for distance, value in self.barriers.items())
-        gone = sunk_to(self.config.residual_barrier, barriers, crossing, end) if broke else math.nan
+        gone = sunk_to(self.config.residual_barrier, barriers, crossing, end) if snapped else math.nan
+        if gradual:
+            gone = _sunk(distances, forces, self.config.residual_force * force)
         shape = (-1, len(self.start.numbers), 3)
         return Rupture(
             distances=distances,
@@ -359,7 +423,7 @@ class _Pull:
             energy_max=hermite(gone, distances, energies, forces),
             stability_distance=end,
             stability_energy=hermite(end, distances, energies, forces),
-            force_max=_largest(distances, forces, above, end) if broke else math.nan,
+            force_max=force,
             broken_bond=(bond[0] + 1, bond[1] + 1) if bond is not None else (0, 0),
             broken_class=bond_class(self.start.numbers, self.bonded, bond) if bond is not None else "",
             crossing_distance=crossing,
@@ -381,10 +445,13 @@ def telling_positions(record: Rupture, count: int) -> Array:
     """At most ``count`` structures [K, N, 3] that decide where a rupture lies; none where nothing broke.
 
     A quarter are intact ones up to the limit of stability, half lie along the paths over the last barriers, the others
-    along the fall of the molecule that has lost its stability, evenly in displacement.
+    along the fall of the molecule that has lost its stability, evenly in displacement. Of a bond that gives way
+    gradually all are from its largest force on.
     """
     if not record.broke or count < 1:
         return record.positions[:0]
+    if record.gradual:
+        return _evenly(record.positions[int(np.argmax(record.forces)) :], count)
     intact = record.positions[::-1][: 2 * (count // 4) : 2]
     # of every path the images between its ends; those of the highest distance last
     paths = record.saddle_positions.reshape(-1, 7, *intact.shape[1:])[:, 1:-1].reshape(-1, *intact.shape[1:])
@@ -411,6 +478,13 @@ def _end_of_stability(below: _State, above: _State | None, config: Config) -> fl
         return below.distance + config.resolution / 2
     share = below.curvature / (below.curvature - above.curvature)
     return below.distance + float(np.clip(share, 0.0, 1.0)) * (above.distance - below.distance)
+
+
+def _sunk(distances: Array, forces: Array, force: float) -> float:
+    """Where the force has sunk to ``force``, which the last one has."""
+    above = int(np.flatnonzero(forces > force)[-1])
+    share = (forces[above] - force) / (forces[above] - forces[above + 1])
+    return float(distances[above] + share * (distances[above + 1] - distances[above]))
 
 
 def _largest(distances: Array, forces: Array, above: _State | None, end: float) -> float:

@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from rareal.records import Array, Frame
-from rareal.rupture import Config, Rupture, compare, load, rupture, save
+from rareal.rupture import Config, Rupture, compare, load, rupture, save, telling_positions
 from rareal.testing.engines import Bond, MorseChain
 
 WEAK = {"depth": 4.0, "steepness": 1.9, "length": 1.5}
@@ -197,3 +197,66 @@ def test_archive_gives_back_what_it_got(tmp_path: Path, symmetric: Rupture) -> N
     assert read.broken_class == symmetric.broken_class
     assert np.array_equal(read.broken_positions, symmetric.broken_positions)
     assert compare(read, symmetric).energy == 0.0
+
+
+SHORT = (WEAK, *[STRONG] * 2, WEAKEST)
+
+
+@pytest.fixture(scope="module")
+def short() -> Rupture:
+    return pull(*SHORT)
+
+
+def gradually(share: float) -> tuple[float, float]:
+    """Distance and energy of the short chain where the force has sunk to a share of its maximum, in closed form.
+
+    The weakest bond is beyond its inflection then: F = 4 F_max x (1 - x) with x = exp(-a (r - r0)).
+    """
+    weakest, weak, strong = Bond(0, 1, **WEAKEST), Bond(1, 2, **WEAK), Bond(2, 3, **STRONG)
+    force = share * weakest.depth * weakest.steepness / 2
+    length = weakest.length - math.log((1 - math.sqrt(1 - share)) / 2) / weakest.steepness
+    others = at_force(weak, force), at_force(strong, force), at_force(strong, force)
+    energy = weakest.energy(np.float64(length)) + weak.energy(others[0]) + 2 * strong.energy(others[1])
+    return length + sum(others), float(energy)
+
+
+def test_a_stiff_chain_gives_way_gradually(short: Rupture) -> None:
+    """Three stiff bonds let the weakest one down without a jump: no barrier, no limit of stability, one branch."""
+    distance, energy = gradually(0.1)
+    assert short.gradual
+    assert short.broken_bond == (4, 5)
+    assert short.force_max == pytest.approx(WEAKEST["depth"] * WEAKEST["steepness"] / 2, rel=1e-3)
+    assert short.break_distance == pytest.approx(distance, abs=0.005)
+    assert short.energy_max == pytest.approx(energy - short.start_energy, abs=0.002)
+    assert math.isnan(short.stability_distance)
+    assert math.isnan(short.stability_energy)
+    assert len(short.barriers) == 0
+
+
+@pytest.mark.parametrize("settings", [{"step": 0.1}, {"step": 0.03}, {"fmax": 0.01}, {"residual_barrier": 0.0}])
+def test_gradual_rupture_does_not_depend_on_how_it_was_found(short: Rupture, settings: dict[str, float]) -> None:
+    other = pull(*SHORT, **settings)
+    assert other.gradual
+    assert other.break_distance == pytest.approx(short.break_distance, abs=0.01)
+    assert other.energy_max == pytest.approx(short.energy_max, abs=0.003)
+
+
+def test_residual_force_says_when_a_bond_has_given_way(short: Rupture) -> None:
+    later = pull(*SHORT, residual_force=0.05)
+    distance, energy = gradually(0.05)
+    assert later.break_distance == pytest.approx(distance, abs=0.005)
+    assert later.energy_max == pytest.approx(energy - short.start_energy, abs=0.002)
+
+
+def test_a_longer_chain_of_the_same_bonds_snaps(short: Rupture) -> None:
+    assert not pull(WEAKEST, *[STRONG] * INNER, WEAK).gradual
+
+
+def test_frames_that_tell_where_a_bond_gave_way_are_those_beyond_its_largest_force(short: Rupture) -> None:
+    positions = telling_positions(short, 8)
+    apart = np.linalg.norm(positions[:, 0] - positions[:, -1], axis=1)
+    assert len(positions) == 8
+    assert apart.min() > short.distances[np.argmax(short.forces)]
+    assert apart.max() == pytest.approx(short.distances[-1])
+    assert np.diff(apart).min() > 0
+    assert np.diff(apart).max() < 0.3
