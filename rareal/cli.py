@@ -226,8 +226,10 @@ for group in (results, reports, labels):
 
 def main() -> None:
     """Entry point: an error of ours is one message and an exit code, anything else a traceback."""
-    # threads that wait by spinning take the processor from those they wait for, where other programs run as well
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Threads that wait by spinning take the processor from those they wait for, where other programs run as well;
+        # asleep, they take longer to wake than most operations of a training do. So they spin for some microseconds.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # it would warn of compiled extensions that are for CUDA only
     os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
     try:
