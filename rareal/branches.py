@@ -74,3 +74,24 @@ def sunk_to(residual: float, barriers: list[tuple[float, float, Array]], crossin
     distance, root = above[-1]
     next_distance, next_root = points[len(above)]
     return distance + (root - math.sqrt(residual)) / (root - next_root) * (next_distance - distance)
+
+
+def force_sunk_to(force: float, distances: Array, forces: Array) -> float:
+    """Where the force has sunk to ``force``, which the last one has."""
+    above = int(np.flatnonzero(forces > force)[-1])
+    share = (forces[above] - force) / (forces[above] - forces[above + 1])
+    return float(distances[above] + share * (distances[above + 1] - distances[above]))
+
+
+def largest(distances: Array, forces: Array, end: float) -> float:
+    """Largest force up to ``end``: the vertex of a parabola if the maximum lies before, else the force at the end."""
+    peak = int(np.argmax(forces))
+    # points closer than the pull's own step would make a parabola of noise
+    step = float(np.median(np.diff(distances))) if len(distances) > 1 else 0.0
+    near = [k for k in range(len(distances)) if abs(distances[k] - distances[peak]) < 2.5 * step]
+    if len(near) < 3:
+        return float(forces[peak])
+    centre = distances[peak]
+    curve = np.polyfit(distances[near] - centre, forces[near], 2)
+    vertex = centre - curve[1] / (2 * curve[0]) if curve[0] < 0 else math.inf
+    return float(np.polyval(curve, min(vertex, end) - centre))

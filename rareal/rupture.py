@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field
 
 from rareal.bonds import Pairs, bond_class, bonds, stretches
-from rareal.branches import hermite, meeting_point, sunk_to
+from rareal.branches import force_sunk_to, hermite, largest, meeting_point, sunk_to
 from rareal.files import write_npz
 from rareal.protocols import EnergyForces
 from rareal.records import Array, Frame
@@ -403,16 +403,19 @@ class _Pull:
         start = states[0].energy if states else math.nan
         distances, forces = _array(s.distance for s in states), _array(s.force for s in states)
         energies = _array(s.energy - start for s in states)
-        snapped, gradual = bond is not None and bool(branch), bond is not None and not branch
-        end = _end_of_stability(states[-1], above, self.config) if snapped else math.nan
-        force = _largest(distances, forces, above, end) if snapped else max(forces) if gradual else math.nan
         lower = _array(s.energy - start for s in branch)
         below = (_array(s.distance for s in branch), lower, _array(s.force for s in branch))
         crossing = meeting_point((distances, energies, forces), below)
         barriers = sorted((distance, *value) for distance, value in self.barriers.items())
-        gone = sunk_to(self.config.residual_barrier, barriers, crossing, end) if snapped else math.nan
-        if gradual:
-            gone = _sunk(distances, forces, self.config.residual_force * force)
+        end = gone = force = math.nan
+        if bond and branch:
+            known = [*states, above] if above else states
+            end = _end_of_stability(states[-1], above, self.config)
+            gone = sunk_to(self.config.residual_barrier, barriers, crossing, end)
+            force = largest(_array(s.distance for s in known), _array(s.force for s in known), end)
+        elif bond:
+            force = float(forces.max())
+            gone = force_sunk_to(self.config.residual_force * force, distances, forces)
         shape = (-1, len(self.start.numbers), 3)
         return Rupture(
             distances=distances,
@@ -478,29 +481,6 @@ def _end_of_stability(below: _State, above: _State | None, config: Config) -> fl
         return below.distance + config.resolution / 2
     share = below.curvature / (below.curvature - above.curvature)
     return below.distance + float(np.clip(share, 0.0, 1.0)) * (above.distance - below.distance)
-
-
-def _sunk(distances: Array, forces: Array, force: float) -> float:
-    """Where the force has sunk to ``force``, which the last one has."""
-    above = int(np.flatnonzero(forces > force)[-1])
-    share = (forces[above] - force) / (forces[above] - forces[above + 1])
-    return float(distances[above] + share * (distances[above + 1] - distances[above]))
-
-
-def _largest(distances: Array, forces: Array, above: _State | None, end: float) -> float:
-    """Largest force up to ``end``: the vertex of a parabola if the maximum lies before, else the force at the end."""
-    if above is not None:
-        distances, forces = np.append(distances, above.distance), np.append(forces, above.force)
-    peak = int(np.argmax(forces))
-    # points closer than the pull's own step would make a parabola of noise
-    step = float(np.median(np.diff(distances))) if len(distances) > 1 else 0.0
-    near = [k for k in range(len(distances)) if abs(distances[k] - distances[peak]) < 2.5 * step]
-    if len(near) < 3:
-        return float(forces[peak])
-    centre = distances[peak]
-    curve = np.polyfit(distances[near] - centre, forces[near], 2)
-    vertex = centre - curve[1] / (2 * curve[0]) if curve[0] < 0 else math.inf
-    return float(np.polyval(curve, min(vertex, end) - centre))
 
 
 def save(path: Path, record: Rupture) -> Path:
