@@ -224,8 +224,7 @@ class _Pull:
 
     def _climb(self) -> Array | None:
         """Step until a bond has given way, or the molecule has fallen apart: then the structure that it fell to."""
-        last = self.states[0].distance + self.config.max_stretch
-        while self.states[-1].distance < last - 1e-9:
+        while self.states[-1].distance < self.states[0].distance + self.config.max_stretch - 1e-9:
             reached = self._next(self.states[-1].distance + self.config.step)
             if not isinstance(reached, _State):
                 return reached
@@ -345,7 +344,8 @@ class _Pull:
         while high - low > 1:
             middle = (low + high) // 2
             state = common[middle]
-            left, path = barrier(self.system, intact[state.distance].positions, state.positions)
+            ends = intact[state.distance].positions, state.positions
+            left, path = barrier(self.system, *ends, lambda positions: bool(self._stretched_bond(positions)))
             self.barriers[state.distance] = (left, path)
             low, high = (middle, high) if left > self.config.residual_barrier else (low, middle)
 
@@ -408,8 +408,8 @@ class _Pull:
         crossing = meeting_point((distances, energies, forces), below)
         barriers = sorted((distance, *value) for distance, value in self.barriers.items())
         end = gone = force = math.nan
+        known = [*states, above] if above else states
         if bond and branch:
-            known = [*states, above] if above else states
             end = _end_of_stability(states[-1], above, self.config)
             gone = sunk_to(self.config.residual_barrier, barriers, crossing, end)
             force = largest(_array(s.distance for s in known), _array(s.force for s in known), end)

@@ -12,6 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from rareal.records import Array, Frame
 from rareal.rupture import Config, Rupture, compare, load, rupture, save, telling_positions
+from rareal.saddle import nearer_end
 from rareal.testing.engines import Bond, MorseChain
 
 WEAK = {"depth": 4.0, "steepness": 1.9, "length": 1.5}
@@ -260,3 +261,14 @@ def test_frames_that_tell_where_a_bond_gave_way_are_those_beyond_its_largest_for
     assert apart.max() == pytest.approx(short.distances[-1])
     assert np.diff(apart).min() > 0
     assert np.diff(apart).max() < 0.3
+
+
+def test_a_barrier_beyond_the_break_is_not_the_bond_s() -> None:
+    """Energies of a band found with a committee for hexane at 8.18 Å: the broken molecule lay beyond a second hill."""
+    energies = np.array([0.0, 0.067, -0.02, 0.056, 0.186, 0.231, 0.235])
+    gone = [False, False, True, True, True, True, True]
+    assert nearer_end(energies, gone) == 2
+    assert nearer_end(energies, [False] * 7) is None  # another conformer of the intact molecule
+    assert nearer_end(np.array([0.0, 0.07, -0.02, -0.1, -0.05, -0.2, -0.3]), gone) is None  # the first hill is highest
+    assert nearer_end(np.array([0.0, 0.03, 0.06, 0.08, 0.05, -0.1, -0.2]), gone) is None
+    assert nearer_end(np.array([0.0, 0.067, 0.06, 0.08, 0.186, 0.231, 0.235]), gone) is None  # a ripple, no valley
