@@ -5,7 +5,6 @@ G. Henkelman, B. P. Uberuaga, H. Jónsson, J. Chem. Phys. 2000, 113, 9901.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,6 +100,4 @@ def _line(system: Stretched, intact: Array, broken: Array) -> list[Atoms]:
 
 def _distances(images: list[Atoms]) -> None:
     """Move the images to where their pair distances are interpolated ones."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The default method has changed")  # of the band that ASE makes for this
-        idpp_interpolate(images, traj=None, log=None)
+    idpp_interpolate(NEB(images, method="improvedtangent"), traj=None, log=None)
