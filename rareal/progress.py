@@ -22,10 +22,14 @@ FACTS = (
     ("barrier_eV", "barrier", "{:.3f} eV"),
     ("error_kcal_mol", "off reference", "{:+.2f} kcal/mol"),
     ("path_error_kcal_mol", "path error", "{:.2f} kcal/mol"),
-    ("rupture_energy_error_kcal_mol", "rupture energy", "{:+.2f} kcal/mol"),
-    ("rupture_force_error_percent", "rupture force", "{:+.1f} %"),
+    ("rupture_energy_eV", "rupture", "{:.3f} eV"),
+    ("rupture_energy_error_kcal_mol", "rupture off reference", "{:+.2f} kcal/mol"),
+    ("rupture_force_error_percent", "rupture force off reference", "{:+.1f} %"),
 )
 """Columns of a row of rounds.csv worth showing: key, name, format."""
+
+FOLLOWED = ("barrier_eV", "rupture_energy_eV")
+"""Those whose change from round to round tells whether a run converges."""
 
 
 class Display(Protocol):
@@ -51,18 +55,20 @@ class Display(Protocol):
 def describe(row: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:
     """``labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol`` from a row of rounds.csv.
 
-    With the row of the round ``before`` the barrier is followed by its change.
+    With the row of the round ``before`` barrier and rupture energy are followed by their changes.
     """
     parts = []
     for key, name, form in FACTS:
         value = row.get(key)
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            if key == "rupture_energy_eV" and row.get("rupture_bond") == "none":
+                parts.append("no rupture found")
             continue
         text = form.format(value)
         error = row.get("barrier_se_eV") if key == "barrier_eV" else None
         if error is not None and math.isfinite(error):
             text = f"{value:.3f} ± {error:.3f} eV"
-        earlier = before.get(key) if before is not None and key == "barrier_eV" else None
+        earlier = before.get(key) if before is not None and key in FOLLOWED else None
         if earlier is not None and math.isfinite(earlier):
             text += f" ({(value - earlier) / KCAL_MOL:+.2f} kcal/mol)"
         parts.append(f"{name} {text}")

@@ -63,9 +63,21 @@ def walk(shown: Display) -> None:
 
 def test_description_leaves_out_what_is_not_known() -> None:
     text = describe(ROW)
-    assert text == "labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol · rupture energy -0.20 kcal/mol"
+    assert (
+        text
+        == "labels 240 · barrier 7.681 ± 0.012 eV · path error 0.42 kcal/mol · rupture off reference -0.20 kcal/mol"
+    )
     assert describe({}) == ""
     assert describe({"barrier_eV": 7.0, "barrier_se_eV": None}) == "barrier 7.000 eV"
+
+
+def test_the_rupture_is_told_with_its_change_and_where_there_is_none() -> None:
+    row = {"rupture_energy_eV": 5.0, "rupture_bond": "1-2"}
+    assert describe(row) == "rupture 5.000 eV"
+    assert describe({**row, "rupture_energy_eV": 5.0 + KCAL_MOL}, row) == "rupture 5.043 eV (+1.00 kcal/mol)"
+    for nothing in (None, float("nan")):
+        assert describe({"rupture_energy_eV": nothing, "rupture_bond": "none"}, row) == "no rupture found"
+    assert describe({"rupture_energy_eV": None, "rupture_bond": ""}) == ""
 
 
 def test_lines() -> None:
