@@ -39,10 +39,7 @@ BROKEN = 1.7
 """Times the sum of the covalent radii: a relaxed bond that long is gone."""
 
 GIVEN_WAY = 1.4
-"""The same of a bond that hardly pulls back any more."""
-
-FALL = KCAL_MOL
-"""eV, what a molecule has at least lost when it has fallen to another branch, and not been followed along its own."""
+"""The same of a bond that has passed its largest force for good; one that snaps does so before."""
 
 BEYOND_CROSSING = 3
 """Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
@@ -237,16 +234,15 @@ class _Pull:
 
     def _given_way(self) -> bool:
         """Whether a long bond hardly pulls back any more."""
-        force = max(state.force for state in self.states)
-        return (
-            self.states[-1].force <= self.config.residual_force * force
-            and self._stretched_bond(self.states[-1].positions, GIVEN_WAY) is not None
-        )
+        least = self.config.residual_force * max(state.force for state in self.states)
+        last = self.states[-1]
+        return last.force <= least and self._stretched_bond(last.positions, GIVEN_WAY) is not None
 
     def _suspicious(self) -> bool:
-        """Whether the force has passed its maximum: every third step from then on."""
+        """Whether a bond may be about to snap: every third step from the largest force on."""
+        held = self._stretched_bond(self.states[-1].positions, GIVEN_WAY) is None
         since = len(self.states) - 1 - int(np.argmax([state.force for state in self.states]))
-        return since > 0 and since % 3 == 0
+        return held and since > 0 and since % 3 == 0
 
     def _next(self, distance: float) -> _State | Array:
         """Relax at ``distance``, extrapolating from the states before; a broken structure if it falls to one."""
@@ -257,8 +253,7 @@ class _Pull:
             guess = guess + min(share, 1.0) * (guess - below[0].positions)
         trail = [self.system.stretched(guess, distance)]
         state = self._relaxed(trail[0], distance, trail)
-        followed = below[-1].energy + (below[-1].force + state.force) / 2 * (distance - below[-1].distance)
-        if self._stretched_bond(state.positions) and followed - state.energy > FALL:
+        if self._snapped(below[-1].positions, state.positions):
             self.fall = trail
             return state.positions
         return state
@@ -285,11 +280,15 @@ class _Pull:
         for sign in (1.0, -1.0):
             positions = self.system.moved(state.positions, sign * self.config.step * mode)
             trail = [state.positions, positions]
-            positions, energy, _, _ = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)
-            if self._stretched_bond(positions) and state.energy - energy > FALL:
+            positions = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)[0]
+            if self._snapped(state.positions, positions):
                 self.fall = trail
                 return positions
         return None
+
+    def _snapped(self, before: Array, after: Array) -> bool:
+        """Whether a bond that held has broken at once."""
+        return self._stretched_bond(before, GIVEN_WAY) is None and self._stretched_bond(after) is not None
 
     def _stretched_bond(self, positions: Array, least: float = BROKEN) -> tuple[int, int] | None:
         """The bond of the start that is most stretched, if it is to ``least`` times the sum of the radii."""
