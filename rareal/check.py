@@ -24,7 +24,7 @@ from rareal.event import find_event
 from rareal.files import write_npz
 from rareal.protocols import EnergyForces, Members
 from rareal.records import Array, Evidence, Frame, LabeledFrame, Profile, Trajectory
-from rareal.rupture import Rupture, compare, load, rupture, save, telling_positions
+from rareal.rupture import Rupture, compare, load, rupture, save
 from rareal.sampling import neb
 from rareal.units import KCAL_MOL
 
@@ -289,6 +289,33 @@ def _rupture(ours: Rupture | None) -> dict[str, Any]:
         "rupture_bond": "-".join(map(str, ours.broken_bond)) if ours.broke else "none",
         "same_bond": "",
     }
+
+
+def telling_positions(record: Rupture, count: int) -> Array:
+    """At most ``count`` structures [K, N, 3] that decide where a rupture lies; none where nothing broke.
+
+    A quarter are intact ones up to the limit of stability, half lie along the paths over the last barriers, the others
+    along the fall of the molecule that has lost its stability, evenly in displacement. Of a bond that gives way
+    gradually all are from its largest force on.
+    """
+    if not record.broke or count < 1:
+        return record.positions[:0]
+    if record.gradual:
+        return _evenly(record.positions[int(np.argmax(record.forces)) :], count)
+    intact = record.positions[::-1][: 2 * (count // 4) : 2]
+    # of every path the images between its ends; those of the highest distance last
+    paths = record.saddle_positions.reshape(-1, 7, *intact.shape[1:])[:, 1:-1].reshape(-1, *intact.shape[1:])
+    over = paths[::-1][: count // 2]
+    return np.concatenate([intact, over, _evenly(record.fall_positions, count - len(intact) - len(over))])
+
+
+def _evenly(path: Array, count: int) -> Array:
+    """``count`` structures of a path [K, N, 3], evenly in displacement; its first is left out."""
+    if len(path) < 2 or count < 1:
+        return path[:0]
+    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=(1, 2)))]
+    wanted = np.linspace(0.0, length[-1], count + 1)[1:]
+    return path[np.unique(np.clip(np.searchsorted(length, wanted), 0, len(path) - 1))]
 
 
 def change(row: Mapping[str, Any], previous: Mapping[str, Any] | None) -> float:

@@ -39,7 +39,10 @@ BROKEN = 1.7
 """Times the sum of the covalent radii: a relaxed bond that long is gone."""
 
 GIVEN_WAY = 1.4
-"""The same of a bond that has passed its largest force for good; one that snaps does so before."""
+"""The same of a bond that hardly pulls back any more."""
+
+SNAP = 0.3
+"""The same that a bond lengthens by at once when it snaps; in a step of a bond that gives way gradually it is less."""
 
 BEYOND_CROSSING = 3
 """Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
@@ -240,9 +243,8 @@ class _Pull:
 
     def _suspicious(self) -> bool:
         """Whether a bond may be about to snap: every third step from the largest force on."""
-        held = self._stretched_bond(self.states[-1].positions, GIVEN_WAY) is None
         since = len(self.states) - 1 - int(np.argmax([state.force for state in self.states]))
-        return held and since > 0 and since % 3 == 0
+        return since > 0 and since % 3 == 0
 
     def _next(self, distance: float) -> _State | Array:
         """Relax at ``distance``, extrapolating from the states before; a broken structure if it falls to one."""
@@ -287,8 +289,11 @@ class _Pull:
         return None
 
     def _snapped(self, before: Array, after: Array) -> bool:
-        """Whether a bond that held has broken at once."""
-        return self._stretched_bond(before, GIVEN_WAY) is None and self._stretched_bond(after) is not None
+        """Whether a bond has broken at once."""
+        longest = [
+            stretches(self.start.numbers, positions, self.bonded).max(initial=0.0) for positions in (before, after)
+        ]
+        return bool(longest[1] >= BROKEN and longest[1] - longest[0] > SNAP)
 
     def _stretched_bond(self, positions: Array, least: float = BROKEN) -> tuple[int, int] | None:
         """The bond of the start that is most stretched, if it is to ``least`` times the sum of the radii."""
@@ -441,33 +446,6 @@ class _Pull:
             calls=self.system.calls,
             note=note,
         )
-
-
-def telling_positions(record: Rupture, count: int) -> Array:
-    """At most ``count`` structures [K, N, 3] that decide where a rupture lies; none where nothing broke.
-
-    A quarter are intact ones up to the limit of stability, half lie along the paths over the last barriers, the others
-    along the fall of the molecule that has lost its stability, evenly in displacement. Of a bond that gives way
-    gradually all are from its largest force on.
-    """
-    if not record.broke or count < 1:
-        return record.positions[:0]
-    if record.gradual:
-        return _evenly(record.positions[int(np.argmax(record.forces)) :], count)
-    intact = record.positions[::-1][: 2 * (count // 4) : 2]
-    # of every path the images between its ends; those of the highest distance last
-    paths = record.saddle_positions.reshape(-1, 7, *intact.shape[1:])[:, 1:-1].reshape(-1, *intact.shape[1:])
-    over = paths[::-1][: count // 2]
-    return np.concatenate([intact, over, _evenly(record.fall_positions, count - len(intact) - len(over))])
-
-
-def _evenly(path: Array, count: int) -> Array:
-    """``count`` structures of a path [K, N, 3], evenly in displacement; its first is left out."""
-    if len(path) < 2 or count < 1:
-        return path[:0]
-    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=(1, 2)))]
-    wanted = np.linspace(0.0, length[-1], count + 1)[1:]
-    return path[np.unique(np.clip(np.searchsorted(length, wanted), 0, len(path) - 1))]
 
 
 def _array(values: Any) -> Array:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from rareal.barrier import Config
-from rareal.check import RUPTURE, Check, Findings, change, figures, meets
+from rareal.check import RUPTURE, Check, Findings, change, figures, meets, telling_positions
 from rareal.protocols import Members
 from rareal.records import Array, Frame, Label, LabeledFrame, Profile, Trajectory
 from rareal.reference import Reference
-from rareal.rupture import Rupture, load, rupture, telling_positions
+from rareal.rupture import Rupture, load, rupture
 from rareal.sampling.steered import Config as Steered
 from rareal.sampling.steered import SteeredMD
 from rareal.testing.engines import Bond, MorseChain

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
+from rareal.check import telling_positions
 from rareal.records import Array, Frame
-from rareal.rupture import Config, Rupture, compare, load, rupture, save, telling_positions
+from rareal.rupture import Config, Rupture, compare, load, rupture, save
 from rareal.saddle import nearer_end
 from rareal.testing.engines import Bond, MorseChain
 
