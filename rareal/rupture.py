@@ -44,6 +44,9 @@ GIVEN_WAY = 1.4
 SNAP = 0.3
 """The same that a bond lengthens by at once when it snaps; in a step of a bond that gives way gradually it is less."""
 
+HELD = 0.5
+"""Share of the largest force that a bond must still bear to snap: beyond, only what is left of the molecule turns."""
+
 BEYOND_CROSSING = 3
 """Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
 
@@ -255,15 +258,20 @@ class _Pull:
             guess = guess + min(share, 1.0) * (guess - below[0].positions)
         trail = [self.system.stretched(guess, distance)]
         state = self._relaxed(trail[0], distance, trail)
-        if self._snapped(below[-1].positions, state.positions):
+        if self._snapped(below[-1], state.positions):
             self.fall = trail
             return state.positions
         return state
 
     def _relaxed(self, positions: Array, distance: float, trail: list[Array] | None = None) -> _State:
-        positions, energy, forces, self.hessian = relax(
-            self.system, positions, self.hessian, self.config.fmax, trail=trail
-        )
+        trail = [positions] if trail is None else trail
+        try:
+            relaxed = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)
+        except RelaxationError:
+            # on a flat surface the Hessian may have gone astray
+            hessian = self.system.hessian(trail[-1])
+            relaxed = relax(self.system, trail[-1], hessian, self.config.fmax, trail=trail)
+        positions, energy, forces, self.hessian = relaxed
         return _State(distance, positions, energy, self.system.pull(positions, forces))
 
     def _soften(self, state: _State) -> _State:
@@ -283,17 +291,19 @@ class _Pull:
             positions = self.system.moved(state.positions, sign * self.config.step * mode)
             trail = [state.positions, positions]
             positions = relax(self.system, positions, self.hessian, self.config.fmax, trail=trail)[0]
-            if self._snapped(state.positions, positions):
+            if self._snapped(state, positions):
                 self.fall = trail
                 return positions
         return None
 
-    def _snapped(self, before: Array, after: Array) -> bool:
-        """Whether a bond has broken at once."""
+    def _snapped(self, before: _State, after: Array) -> bool:
+        """Whether a bond that held has broken at once."""
         longest = [
-            stretches(self.start.numbers, positions, self.bonded).max(initial=0.0) for positions in (before, after)
+            stretches(self.start.numbers, positions, self.bonded).max(initial=0.0)
+            for positions in (before.positions, after)
         ]
-        return bool(longest[1] >= BROKEN and longest[1] - longest[0] > SNAP)
+        held = before.force > HELD * max(state.force for state in self.states)
+        return bool(held and longest[1] >= BROKEN and longest[1] - longest[0] > SNAP)
 
     def _stretched_bond(self, positions: Array, least: float = BROKEN) -> tuple[int, int] | None:
         """The bond of the start that is most stretched, if it is to ``least`` times the sum of the radii."""
