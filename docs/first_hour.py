@@ -172,7 +172,8 @@ def block(command: str, output: list[str], seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def head(place: Path, load: float, rounds: int | None) -> str:
