@@ -349,19 +349,29 @@ class _Pull:
         return self._record(unstable, branch, self._stretched_bond(broken))
 
     def _bracket_residual(self, branch: list[_State]) -> None:
-        """Barriers at neighbouring distances of the grid, between which the residual one lies."""
+        """Barriers at neighbouring distances of the grid, between which the residual one lies.
+
+        A distance at which no path is found is left out: the barrier is smooth, so the next ones will do.
+        """
         from rareal.saddle import barrier  # ASE's optimizers take their time to load
 
         intact = {state.distance: state for state in self.states}
         common = [state for state in branch if state.distance in intact]
-        low, high = -1, len(common)
+        low, high, missing = -1, len(common), None
         while high - low > 1:
             middle = (low + high) // 2
             state = common[middle]
             ends = intact[state.distance].positions, state.positions
-            left, path = barrier(self.system, *ends, lambda positions: bool(self._stretched_bond(positions)))
+            try:
+                left, path = barrier(self.system, *ends, lambda positions: bool(self._stretched_bond(positions)))
+            except RelaxationError as error:
+                missing, high = error, high - 1
+                del common[middle]
+                continue
             self.barriers[state.distance] = (left, path)
             low, high = (middle, high) if left > self.config.residual_barrier else (low, middle)
+        if missing and low < 0:
+            raise missing
 
     def _bisect(self) -> _State | None:
         """Cut ``states`` back to the stable ones and refine; return the unstable state just above, if there is one."""

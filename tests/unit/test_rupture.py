@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
+from rareal import saddle
 from rareal.check import telling_positions
 from rareal.records import Array, Frame
+from rareal.relaxation import RelaxationError
 from rareal.rupture import Config, Rupture, compare, load, rupture, save
 from rareal.saddle import nearer_end
 from rareal.testing.engines import Bond, MorseChain
@@ -273,3 +276,26 @@ def test_a_barrier_beyond_the_break_is_not_the_bond_s() -> None:
     assert nearer_end(np.array([0.0, 0.07, -0.02, -0.1, -0.05, -0.2, -0.3]), gone) is None  # the first hill is highest
     assert nearer_end(np.array([0.0, 0.03, 0.06, 0.08, 0.05, -0.1, -0.2]), gone) is None
     assert nearer_end(np.array([0.0, 0.067, 0.06, 0.08, 0.186, 0.231, 0.235]), gone) is None  # a ripple, no valley
+
+
+def test_a_distance_without_a_path_is_left_out(symmetric: Rupture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One band that fails does not cost the rupture: its neighbours tell where the barrier has sunk."""
+    whole, calls = saddle.barrier, []
+
+    def second_fails(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RelaxationError("no path")
+        return whole(*arguments)
+
+    monkeypatch.setattr(saddle, "barrier", second_fails)
+    other = pull(*CHAIN)
+    assert other.note == ""
+    assert len(calls) > 2
+    assert other.break_distance == pytest.approx(symmetric.break_distance, abs=0.003)
+
+    def all_fail(*_: Any) -> Any:
+        raise RelaxationError("no path")
+
+    monkeypatch.setattr(saddle, "barrier", all_fail)
+    assert pull(*CHAIN).note == "no path"
