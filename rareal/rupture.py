@@ -47,6 +47,9 @@ SNAP = 0.3
 HELD = 0.5
 """Share of the largest force that a bond must still bear to snap: beyond, only what is left of the molecule turns."""
 
+GAIN = 0.1
+"""eV beyond the work of the pull, by which no relaxed molecule gains: it has been lost among atoms that overlap."""
+
 BEYOND_CROSSING = 3
 """Steps by which the broken branch is followed to where it costs more than the intact one: barriers end there too."""
 
@@ -258,6 +261,8 @@ class _Pull:
             guess = guess + min(share, 1.0) * (guess - below[0].positions)
         trail = [self.system.stretched(guess, distance)]
         state = self._relaxed(trail[0], distance, trail)
+        if state.energy - below[-1].energy > max(below[-1].force, state.force) * (distance - below[-1].distance) + GAIN:
+            raise RelaxationError(f"the molecule was lost at {distance:.2f} Å; the surface is too rough")
         if self._snapped(below[-1], state.positions):
             self.fall = trail
             return state.positions
@@ -298,12 +303,9 @@ class _Pull:
 
     def _snapped(self, before: _State, after: Array) -> bool:
         """Whether a bond that held has broken at once."""
-        longest = [
-            stretches(self.start.numbers, positions, self.bonded).max(initial=0.0)
-            for positions in (before.positions, after)
-        ]
+        old, new = (stretches(self.start.numbers, p, self.bonded).max(initial=0.0) for p in (before.positions, after))
         held = before.force > HELD * max(state.force for state in self.states)
-        return bool(held and longest[1] >= BROKEN and longest[1] - longest[0] > SNAP)
+        return bool(held and new >= BROKEN and new - old > SNAP)
 
     def _stretched_bond(self, positions: Array, least: float = BROKEN) -> tuple[int, int] | None:
         """The bond of the start that is most stretched, if it is to ``least`` times the sum of the radii."""

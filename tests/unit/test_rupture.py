@@ -299,3 +299,18 @@ def test_a_distance_without_a_path_is_left_out(symmetric: Rupture, monkeypatch: 
 
     monkeypatch.setattr(saddle, "barrier", all_fail)
     assert pull(*CHAIN).note == "no path"
+
+
+def test_a_molecule_that_is_lost_is_no_rupture() -> None:
+    """Relaxed energies that rise by more than the pull's work: a hole in the surface, off the path, has been found."""
+    engine, start = chain(*SHORT)
+
+    def holed(frame: Frame) -> tuple[float, Array]:
+        energy, forces = engine.calculate(frame)[:2]
+        beyond = np.linalg.norm(frame.positions[-1] - frame.positions[0]) > 7.5
+        return energy + 2.0 * beyond, forces
+
+    result = rupture(holed, start, (0, len(SHORT)), Config())
+    assert "lost at 7.5" in result.note
+    assert math.isnan(result.energy_max)
+    assert result.distances[-1] == pytest.approx(7.5, abs=0.05)
