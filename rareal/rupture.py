@@ -243,9 +243,10 @@ class _Pull:
 
     def _given_way(self) -> bool:
         """Whether a long bond hardly pulls back any more."""
-        least = self.config.residual_force * max(state.force for state in self.states)
-        last = self.states[-1]
-        return last.force <= least and self._stretched_bond(last.positions, GIVEN_WAY) is not None
+        peak, last = self._peak(), self.states[-1]
+        # a surface that runs downhill from the start holds nothing that could give way
+        sunk = peak is not self.states[0] and last.force <= self.config.residual_force * peak.force
+        return peak.force > 0 and sunk and self._stretched_bond(last.positions, GIVEN_WAY) is not None
 
     def _suspicious(self) -> bool:
         """Whether a bond may be about to snap: every third step from the largest force on."""

@@ -314,3 +314,23 @@ def test_a_molecule_that_is_lost_is_no_rupture() -> None:
     assert "lost at 7.5" in result.note
     assert math.isnan(result.energy_max)
     assert result.distances[-1] == pytest.approx(7.5, abs=0.05)
+
+
+def test_a_surface_that_runs_downhill_from_the_start_is_recorded() -> None:
+    """As an untrained committee's may: the largest force is the start's, and no bond has ever held."""
+    engine, start = chain(*SHORT)
+
+    def downhill(frame: Frame) -> tuple[float, Array]:
+        """The bonds' own energy, and a push of 5 eV/Å between the ends, more than any of them bears."""
+        energy, forces = engine.calculate(frame)[:2]
+        line = frame.positions[-1] - frame.positions[0]
+        push = 5.0 * line / np.linalg.norm(line)
+        forces = forces.copy()
+        forces[-1] += push
+        forces[0] -= push
+        return energy - 5.0 * float(np.linalg.norm(line)), forces
+
+    result = rupture(downhill, start, (0, len(SHORT)), Config())
+    assert not result.broke
+    assert result.note
+    assert math.isnan(result.energy_max)
