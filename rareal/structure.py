@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from rareal.schema import Misfit
 
 FEW = 500
 """Atoms up to which all distances take less time than loading SciPy."""
+
+_COLUMNS = re.compile(r"(lattice|cell|pbc(?!=\"F F F\")|properties(?!=species:S:1:pos:R:3(\s|$)))", re.IGNORECASE)
+"""What the second line of an XYZ file says where it is more than a symbol and a place for each atom of a molecule."""
 
 CLOSEST = 0.3
 """Å. Nearer than that no two nuclei are meant to be (H2: 0.74 Å); engines accept it and return nonsense."""
@@ -31,6 +35,35 @@ def read_structure(path: Path) -> Frame:
         names = [item.name for item in path.parent.iterdir() if item.is_file()] if path.parent.is_dir() else []
         guess = closest(path.name, names)
         raise Misfit("structure", f"there is no file {path}{guess}; give a path relative to the YAML")
+    frame = _plain(path) or _any(path)
+    _check(frame, path)
+    return frame
+
+
+def _plain(path: Path) -> Frame | None:
+    """The molecule of a plain XYZ file; None for all else, which is ASE's to read or to refuse.
+
+    ASE's readers load SciPy, which takes longer than all else that `rareal validate` does.
+    """
+    if path.suffix != ".xyz":
+        return None
+    from ase.data import atomic_numbers
+
+    try:
+        count, comment, *lines = path.read_text().rstrip().split("\n")
+        rows = [line.split() for line in lines]
+        if int(count) != len(rows) or _COLUMNS.search(comment):
+            return None
+        numbers = [atomic_numbers[row[0]] for row in rows]
+        positions = np.array([row[1:] for row in rows], dtype=np.float64)
+    except (ValueError, KeyError, IndexError):
+        return None
+    if positions.shape != (len(rows), 3):
+        return None
+    return Frame(np.array(numbers), positions, np.zeros((3, 3)), (False, False, False), origin="structure")
+
+
+def _any(path: Path) -> Frame:
     import ase.io
 
     try:
@@ -43,15 +76,13 @@ def read_structure(path: Path) -> Frame:
     except Exception as error:  # every reader of ASE fails in its own way
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise Misfit("structure", f"ASE cannot read {path} ({reason}); give a complete file, e.g. XYZ") from error
-    frame = Frame(
+    return Frame(
         numbers=np.asarray(atoms.numbers, dtype=np.int64),
         positions=np.asarray(atoms.positions, dtype=np.float64),
         cell=np.asarray(atoms.cell[:], dtype=np.float64),
         pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
         origin="structure",
     )
-    _check(frame, path)
-    return frame
 
 
 def _check(frame: Frame, path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import dijkstra
 
 from rareal.records import Array, Frame
 
@@ -60,6 +59,8 @@ def through_frames(first: Array, last: Array, frames: Array, count: int, free: b
 
     None where the frames leave a gap that they say nothing about.
     """
+    from scipy.sparse.csgraph import dijkstra
+
     nodes = [first, *_spread(first, last, frames, free), last]
     table = np.array([distances(np.array(nodes), node, free) for node in nodes])
     costs, before = dijkstra(np.maximum(table, 1e-6) ** 2, indices=0, return_predecessors=True)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from rareal.errors import InstallationError, SamplingError
 from rareal.records import Array
@@ -220,6 +219,8 @@ def _inefficiency(windows: Windows, k: int) -> float:
 
 def _solve(windows: Windows, guess: Array | None = None) -> tuple[Array, Array]:
     """Free energies of the windows [W], kT, and their overlap [W, W]."""
+    from scipy.special import logsumexp
+
     values = np.concatenate(list(windows.samples))
     counts = np.array([len(samples) for samples in windows.samples])
     reduced = windows.energies(values)
@@ -232,6 +233,8 @@ def _solve(windows: Windows, guess: Array | None = None) -> tuple[Array, Array]:
 
 def _profile(windows: Windows, energies: Array, edges: Array) -> Array:
     """Free energy of the bins, eV: equation 9 of Shirts and Chodera for the state without restraint."""
+    from scipy.special import logsumexp
+
     values = np.concatenate(list(windows.samples))
     counts = np.array([len(samples) for samples in windows.samples])
     log = -logsumexp(energies[:, None] - windows.energies(values), axis=0, b=counts[:, None])

@@ -21,8 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit, logsumexp
 
 from rareal.records import Array, Profile, Trajectory
 from rareal.units import KB, KCAL_MOL
@@ -181,6 +179,8 @@ def _said(work: Work) -> str:
 
 def jarzynski(works: Array, thermal: float) -> float:
     """-kT ln <exp(-W/kT)> of works [K] eV at kT = ``thermal`` eV."""
+    from scipy.special import logsumexp
+
     return float(-thermal * (logsumexp(-works / thermal) - math.log(len(works))))
 
 
@@ -197,6 +197,8 @@ def bennett(there: Array, back: Array, thermal: float) -> tuple[float, float]:
     The maximum-likelihood form (M. R. Shirts, E. Bair, G. Hooker, V. S. Pande, Phys. Rev. Lett. 2003, 91, 140601): as
     many pulls go there as back. The error is the jackknife's over pulls.
     """
+    from scipy.optimize import brentq  # scipy takes half a second to import: nobody waits for it who only validates
+    from scipy.special import expit
 
     def solve(forth: Array, reverse: Array) -> float:
         def excess(difference: float) -> float:
