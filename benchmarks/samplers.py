@@ -39,7 +39,7 @@ from rareal.rupture import compare, rupture
 from rareal.units import KCAL_MOL
 
 HOT = {"temperature": 1500.0, "frames": 500, "interval": 20}
-SIZES = (200, 300, 400, 500)
+SIZES = (200, 400)
 ROUNDS = 9
 LIMIT = 1.0
 """kcal/mol."""
