@@ -1,8 +1,8 @@
 """ANI: Behler–Parrinello descriptors and one network per element (rare-events paper, section 2.3.1 and Table 1).
 
-The descriptor has ANI-2x's parameters, taken from TorchANI, for any element set; the networks are TorchANI's
-``AtomicNetwork`` with GELU. Both are evaluated by rareal's own code (a native operator; members batched) and tested
-against TorchANI's model with the same weights.
+The descriptor has ANI-2x's parameters unless the configuration gives others, for any element set; the networks are
+TorchANI's ``AtomicNetwork`` with GELU. Both are evaluated by rareal's own code (a native operator; members batched) and
+tested against TorchANI's model with the same weights.
 
 Training sees standardised descriptors, (G − mean) / scale, which is a reparametrisation of the first layer: `export`
 folds it into the weights, so that the model that leaves is ANI and nothing else.
@@ -10,7 +10,8 @@ folds it into the weights, so that the model that leaves is ANI and nothing else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from rareal.plugin import load_ops
 from rareal.records import Frame
 
 if TYPE_CHECKING:
+    from rareal.models.ani import Config
     from rareal.protocols import Targets
 
 ANI2X_HIDDEN = {
@@ -50,6 +52,14 @@ def padded(columns: int) -> int:
     return -(-columns // 16) * 16
 
 
+FIRST_SHIFT = 0.8
+"""Å, the centre of the first Gaussian."""
+
+
+def _spread(count: int, cutoff: float) -> tuple[float, ...]:
+    return tuple(FIRST_SHIFT + k * (cutoff - FIRST_SHIFT) / count for k in range(count))
+
+
 @dataclass(frozen=True)
 class AEVParameters:
     """Parameters of the descriptor, in the order the native operators take them (Å, Å⁻², radians)."""
@@ -62,18 +72,16 @@ class AEVParameters:
     sections: tuple[float, ...]
 
     @classmethod
-    def ani2x(cls, elements: int) -> AEVParameters:
-        """ANI-2x's, read from TorchANI in double precision."""
-        from torchani.aev import ANIAngular, ANIRadial
-
-        radial, angular = ANIRadial.like_2x().double(), ANIAngular.like_2x().double()
+    def of(cls, config: Config, elements: int) -> AEVParameters:
+        """Centres spread as in ANI: distances from 0.8 Å in equal steps, angles from half a section."""
+        radial, angular = config.radial, config.angular
         return cls(
             elements,
-            (float(radial.eta), float(radial.cutoff)),
-            tuple(radial.shifts.tolist()),
-            (float(angular.eta), float(angular.zeta), float(angular.cutoff)),
-            tuple(angular.shifts.tolist()),
-            tuple(angular.sections.tolist()),
+            (radial.eta, radial.cutoff),
+            _spread(radial.shifts, radial.cutoff),
+            (angular.eta, angular.zeta, angular.cutoff),
+            _spread(angular.shifts, angular.cutoff),
+            tuple((k + 0.5) * math.pi / angular.sections for k in range(angular.sections)),
         )
 
     @property
@@ -148,14 +156,14 @@ class ANI(nn.Module):
     scale: Tensor
     networks: Any
 
-    def __init__(self, elements: Sequence[str], seeds: Sequence[int], hidden: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, elements: Sequence[str], seeds: Sequence[int], config: Config) -> None:
         super().__init__()
         load_ops()
         self.elements = tuple(elements)
-        self.parameters_aev = AEVParameters.ani2x(len(self.elements))
+        self.parameters_aev = AEVParameters.of(config, len(self.elements))
         self.members = len(seeds)
         self.networks = nn.ModuleList(
-            BatchedNetwork([self._network(hidden.get(element), element, seed) for seed in seeds])
+            BatchedNetwork([self._network(config.hidden.get(element), element, seed) for seed in seeds])
             for element in self.elements
         )
         shape = (len(self.elements), self.parameters_aev.dimension)

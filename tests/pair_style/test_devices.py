@@ -154,7 +154,7 @@ def of_cuda(name: str, *arguments: Any) -> Any:
 
 
 def edges_of(frame: Frame, dtype: torch.dtype) -> tuple[Any, ...]:
-    parameters = AEVParameters.ani2x(2)
+    parameters = AEVParameters.of(ani.Config(), 2)
     graph = Graph.of(frame, ("C", "H"), parameters.cutoff)
     # two atoms stand for ghosts: what they feel is somebody else's business
     return graph.species, graph.edges, graph.vectors.to(dtype), graph.n_local - 2, *parameters.arguments()
@@ -164,7 +164,7 @@ def edges_of(frame: Frame, dtype: torch.dtype) -> tuple[Any, ...]:
 def test_portable_descriptor(frame: Frame) -> None:
     load_ops()
     arguments = edges_of(frame, torch.float64)
-    cotangents = torch.randn(3, arguments[3], AEVParameters.ani2x(2).dimension, dtype=torch.float64)
+    cotangents = torch.randn(3, arguments[3], AEVParameters.of(ani.Config(), 2).dimension, dtype=torch.float64)
     for name, extra in (("aev", ()), ("aev_vjp", (cotangents,)), ("aev_jacobian", ())):
         native = getattr(torch.ops.rareal, name)(*extra, *arguments)
         portable = of_cuda(name, *extra, *arguments)
@@ -174,7 +174,7 @@ def test_portable_descriptor(frame: Frame) -> None:
 
 def test_portable_descriptor_of_few_atoms() -> None:
     """One atom, no edge; two atoms, no triple."""
-    parameters = AEVParameters.ani2x(2)
+    parameters = AEVParameters.of(ani.Config(), 2)
     for count, edges, vectors in (
         (1, torch.zeros(2, 0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.float64)),
         (2, torch.tensor([[0, 1], [1, 0]]), torch.tensor([[1.1, 0, 0], [-1.1, 0, 0]], dtype=torch.float64)),

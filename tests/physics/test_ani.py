@@ -14,7 +14,7 @@ from torchani.nn import ANINetworks, AtomicNetwork
 from rareal.build import elements_of
 from rareal.export.modelfile import Committee, write
 from rareal.models import ani
-from rareal.models.ani_network import ANI
+from rareal.models.ani_network import ANI, AEVParameters
 from rareal.models.graphs import species_of
 from rareal.models.networks import BatchedNetwork, gelu_derivatives
 from rareal.neighbours import all_edges
@@ -57,6 +57,33 @@ def test_descriptor_equals_torchani(frame: Frame, model: ANI) -> None:
     index, vectors = all_edges(frame, model.cutoff)
     ours = torch.ops.rareal.aev(species, index, vectors, len(species), *model.parameters_aev.arguments())
     # TorchANI stores its shifts in single precision
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
+def test_defaults_are_ani2x() -> None:
+    radial, angular = ANIRadial.like_2x(), ANIAngular.like_2x()
+    ours = AEVParameters.of(ani.Config(), 2)
+    assert ours.radial == (pytest.approx(float(radial.eta)), pytest.approx(float(radial.cutoff)))
+    assert ours.angular == tuple(pytest.approx(float(x)) for x in (angular.eta, angular.zeta, angular.cutoff))
+    for values, theirs in ((ours.shifts_r, radial.shifts), (ours.shifts_a, angular.shifts)):
+        np.testing.assert_allclose(values, theirs.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(ours.sections, angular.sections.numpy(), rtol=1e-6)
+
+
+def test_another_descriptor_equals_torchani(frame: Frame) -> None:
+    """ANI-1x's angles, which are finer than ANI-2x's."""
+    config = ani.Config(
+        radial=ani.Radial(cutoff=5.2, eta=16.0, shifts=16),
+        angular=ani.Angular(cutoff=3.5, eta=8.0, zeta=32.0, shifts=4, sections=8),
+    )
+    model = ani.build(config, elements_of(frame.numbers), [1])
+    radial = ANIRadial.cover_linearly(start=0.8, cutoff=5.2, eta=16.0, num_shifts=16)
+    angular = ANIAngular.cover_linearly(start=0.8, cutoff=3.5, eta=8.0, zeta=32.0, num_shifts=4, num_sections=8)
+    computer = AEVComputer(radial, angular, num_species=len(model.elements)).double()
+    species = species_of(frame, model.elements)
+    expected = computer(species[None], torch.from_numpy(frame.positions)[None])[0]
+    index, vectors = all_edges(frame, model.cutoff)
+    ours = torch.ops.rareal.aev(species, index, vectors, len(species), *model.parameters_aev.arguments())
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 

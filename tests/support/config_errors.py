@@ -392,6 +392,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "Models and training": (
         Case("model: {kind: ani, hidden: {Qq: [8]}}"),
         Case("model: {kind: ani, hidden: {C: [0]}}"),
+        Case("model: {kind: ani, angular: {cutoff: 6}}"),
+        Case("model: {kind: ani, angular: {sections: 0}}"),
         Case("model: {kind: script}"),
         Case("model: {kind: script, files: [a.pt], options: {a: 1}}"),
         Case("model: {kind: script, module: no-colon}"),
