@@ -56,7 +56,7 @@ def _plain(path: Path) -> Frame | None:
             return None
         numbers = [atomic_numbers[row[0]] for row in rows]
         positions = np.array([row[1:] for row in rows], dtype=np.float64)
-    except (ValueError, KeyError, IndexError):
+    except (OSError, ValueError, KeyError, IndexError):
         return None
     if positions.shape != (len(rows), 3):
         return None
