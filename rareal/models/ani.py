@@ -28,7 +28,7 @@ class Angular(Section):
 
     cutoff: Length = Field(default=3.5, gt=0.8, description="Reach, Å, at most that of the radial terms.")
     eta: float = Field(default=12.5, gt=0, description="Sharpness in the mean distance, Å⁻².")
-    zeta: float = Field(default=14.1, ge=1, description="Sharpness in the angle; grows with the square of the sections.")
+    zeta: float = Field(default=14.1, ge=1, description="Sharpness in the angle; more sections need more.")
     shifts: int = Field(default=8, ge=1, description="Gaussians, spread evenly from 0.8 Å to the cutoff.")
     sections: int = Field(default=4, ge=1, description="Angles, spread evenly over 180°.")
 
