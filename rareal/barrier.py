@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rareal.event import find_event
+from rareal.event import find_event, last_row
 from rareal.records import Array, Trajectory
 from rareal.rupture import Config as RuptureConfig
 from rareal.sampling.neb import PathConfig
@@ -42,7 +42,9 @@ class Config(Section):
         gt=0,
         description="path error above which the path counts as wrong, eV; it need not be dense then",
     )
-    beyond_steps: int = Field(100, ge=0, description="steps after the break that are still checked")
+    beyond_steps: int = Field(
+        100, ge=0, description="steps after the break that are still checked, and more where the work rises on"
+    )
     join: bool = Field(True, description="whether the checked frames join the data set; their labels count anyway")
     rupture_frames: int = Field(
         12, ge=0, description="structures around the committee's own rupture that are labelled for training"
@@ -66,7 +68,7 @@ def path_frames(
     """Rows of a trajectory to be checked, in order, the first row always among them.
 
     ``in_break`` rows lie within the break. Of the others two thirds lie before it, every second of them in the last
-    tenth of the way, and a third after it, within ``beyond`` steps. Without an event they are spread evenly.
+    tenth of the way, and a third after it, up to `last_row`. Without an event they are spread evenly.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def path_frames(
     event = find_event(numbers, trajectory.positions)
     if event is None or last < count:
         return _spread(0, last, min(count, last + 1), ())
-    final = int(np.searchsorted(trajectory.steps, trajectory.steps[event.end] + beyond, side="right")) - 1
+    final = last_row(trajectory, event, beyond)
     after = min((count - in_break) // 3, final - event.end)
     chosen = _spread(event.onset, event.end, in_break, ())
     chosen = np.union1d(chosen, _spread(event.end + 1, final, after, chosen))

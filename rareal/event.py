@@ -13,7 +13,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from rareal.records import Array
+from rareal.records import Array, Trajectory
 
 STRETCH = 1.45
 POWER = 12
@@ -86,3 +86,13 @@ def _window(order: Array, pair: tuple[int, int]) -> Event:
     onset = int(before[-1]) + 1 if len(before) else 0
     end = peak + int(after[0]) if len(after) else len(order) - 1
     return Event(onset, peak, end, pair)
+
+
+def last_row(trajectory: Trajectory, event: Event, beyond: int) -> int:
+    """The last row that belongs to a trajectory's event: ``beyond`` steps after its end, or where the work is greatest.
+
+    A bond that snaps takes the work's maximum with it. One that gives way goes on to resist, and the maximum, which is
+    the barrier that a round reports, comes long after the event: what is reported has to be checked.
+    """
+    after = int(np.searchsorted(trajectory.steps, trajectory.steps[event.end] + beyond, side="right")) - 1
+    return max(after, int(np.argmax(trajectory.work)))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from rareal.cv import Variable
-from rareal.event import bond_orders, find_event
+from rareal.event import bond_orders, find_event, last_row
 from rareal.records import Array, Judged, Trajectory
 from rareal.schema import Section
 from rareal.selection.space import Space, Spacing, check_spacing, spread
@@ -51,7 +51,11 @@ class Config(Section):
     count: int = Field(20, ge=1, description="most frames chosen per round, before noise copies")
     event_share: float = Field(0.6, ge=0, le=1, description="share of the frames taken from within the event")
     lead: int = Field(500, ge=0, description="time steps before the event that count as part of it")
-    tail: int = Field(60, ge=0, description="time steps after the event in which frames are still chosen")
+    tail: int = Field(
+        60,
+        ge=0,
+        description="time steps after the event in which frames are still chosen, and more where the work rises on",
+    )
     cv_spacing: Spacing = Field(
         None,
         description="change of the CV (its own unit) that counts as one unit of length, one number or a list with one "
@@ -134,7 +138,7 @@ class EventSelector:
             return Path(judged, progress, None, thermal)
         steps = trajectory.steps
         first = int(np.searchsorted(steps, steps[event.onset] - self.config.lead))
-        last = int(np.searchsorted(steps, steps[event.end] + self.config.tail, side="right"))
+        last = last_row(trajectory, event, self.config.tail) + 1
         deciding = orders[:, np.nonzero((pairs == event.pair).all(axis=1))[0][0]]
         window = None if went_back(deciding, event.onset, event.end) else (first, last)
         return Path(judged, progress, window, thermal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,6 +61,20 @@ def test_path_frames_cover_before_break_and_after() -> None:
     assert np.sum(rows > event.end) >= 10
     assert rows[-1] == event.end + 100
     assert np.max(np.diff(rows)) < 250
+
+
+def test_path_frames_reach_to_the_maximum_of_the_work() -> None:
+    """A bond that gives way resists long after: what is reported as the barrier lies there, and was never checked."""
+    pull = trajectory()
+    event = find_event(NUMBERS, pull.positions)
+    assert event is not None
+    rising = replace(pull, work=np.linspace(0.0, 3.0, len(pull)))
+    rows = path_frames(NUMBERS, rising, 48, 16, 100)
+    assert len(rows) == 48
+    assert rows[-1] == len(pull) - 1
+    assert np.sum((rows >= event.onset) & (rows <= event.end)) >= 16
+    falling = replace(pull, work=np.where(np.arange(len(pull)) < event.end + 300, rising.work, 0.0))
+    assert path_frames(NUMBERS, falling, 48, 16, 100)[-1] == event.end + 299
 
 
 def test_path_frames_without_event_are_even() -> None:

@@ -109,6 +109,21 @@ def test_event_rule_ignores_what_comes_long_after() -> None:
     assert max(row for _, row in chosen) <= found.end + 20
 
 
+def test_event_rule_goes_on_to_the_maximum_of_the_work() -> None:
+    still = pull()
+    length = still.cv + 0.005 * np.maximum(still.steps - 860, 0)
+    positions = still.positions.copy()
+    positions[:, 1, 0] = length
+    work = np.linspace(0.0, 2.0, len(still))
+    trajectory = replace(still, cv=length, cvs=length[:, None], positions=positions, work=work)
+    chosen = event.EventSelector(event.Config(count=40, tail=20), NUMBERS).select(judged(trajectory), 40, stream())
+    found = find_event(NUMBERS, trajectory.positions)
+    assert found is not None
+    late = [row for _, row in chosen if row > found.end + 20]
+    assert len(late) >= 3
+    assert max(late) > 950
+
+
 def hopping(seed: int, steps: int = 6000, returns: bool = True) -> Trajectory:
     """A proton between two oxygens at 300 K: long stays, hops of 20 steps; the CV is the distances' difference."""
     rng = np.random.default_rng(seed)
