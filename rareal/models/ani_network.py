@@ -218,9 +218,11 @@ class ANI(nn.Module):
         atoms, dimension = len(species), self.parameters_aev.dimension
         arguments = (species, index, vectors, atoms, *self.parameters_aev.arguments())
         by_edge = torch.ops.rareal.aev_jacobian(*arguments).to(dtype)
-        dense = torch.zeros(atoms, atoms, dimension, 3, dtype=dtype)
-        dense.index_put_((index[0], index[1]), by_edge, accumulate=True)
-        dense.index_put_((index[0], index[0]), -by_edge, accumulate=True)
+        # index_put_ would add in an order that changes from run to run with more than one thread
+        dense = torch.zeros(atoms * atoms, dimension, 3, dtype=dtype)
+        dense.index_add_(0, index[0] * atoms + index[1], by_edge)
+        dense.index_add_(0, index[0] * (atoms + 1), by_edge, alpha=-1)
+        dense = dense.view(atoms, atoms, dimension, 3)
         jacobian = torch.zeros(atoms * dimension, padded(3 * atoms), dtype=dtype)
         jacobian[:, : 3 * atoms] = dense[order].transpose(1, 2).reshape(atoms * dimension, 3 * atoms)
         return jacobian

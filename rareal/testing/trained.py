@@ -13,8 +13,10 @@ from torch import Tensor
 from rareal.protocols import Targets
 from rareal.testing.modelbase import SEEDS, Build, ModelBase
 from rareal.testing.systems import (
+    cluster,
     shaken,
 )
+from rareal.training.trainer import reproducible, threads
 
 
 class TrainedContract(ModelBase):
@@ -68,6 +70,22 @@ class TrainedContract(ModelBase):
         # along some directions hardly anything changes; rounding of the loss itself is left there
         floor = (1e-12 if double else 1e-5) * float(loss().detach())
         np.testing.assert_allclose(found, expected, rtol=1e-5 if double else 0.1, atol=floor)
+
+    def test_gradients_are_the_same_every_time_with_two_threads(self, build: Build) -> None:
+        """To the last bit, features included: a seed gives the same weights. Large enough for torch to share out."""
+        large = cluster(self.elements, 20, seed=7)
+        targets = self.targets([large])
+        found = []
+        with threads(2), reproducible(torch.device("cpu")):
+            for _ in range(4):
+                model = build(self.elements, SEEDS).to(self.training_dtype)
+                energies, forces = model(
+                    model.standardise([model.prepare([large])], [targets])[0].batch(torch.tensor([0]))
+                )
+                ((energies - targets.energies).square().sum() + (forces - targets.forces).square().sum()).backward()
+                found.append([p.grad for p in model.parameters() if p.grad is not None])
+        assert found[0]
+        assert all(torch.equal(a, b) for again in found[1:] for a, b in zip(found[0], again, strict=True))
 
     def test_export_leaves_the_model_alone(self, build: Build) -> None:
         """Training goes on after an export."""

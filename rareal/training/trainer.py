@@ -93,7 +93,7 @@ class CommitteeTrainer:
             torn.unlink()
         labels = without_repulsion(data, self.repulsion)
         weights = frame_weights(config.outliers, labels, self.elements)
-        with threads(config.threads or os.cpu_count() or 1), torch.random.fork_rng(devices=[]):
+        with threads(config.threads or os.cpu_count() or 1), reproducible(device), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds[-1])
             model = self.build(self.elements, seeds[:-1])
             if self.repulsion is not None:
@@ -243,6 +243,26 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Let torch add up in the same order every time, so that a seed gives the same weights, for a while.
+
+    Otherwise gradients of what is indexed (of some models; none of ours on a CPU) are added by several threads in the
+    order in which they come. Where torch knows no such way, it warns.
+    """
+    if device.type == "cuda":  # read by cuBLAS when its first handle is made
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def _record(folder: Path, trained: Trained, outcome: Fit, **more: Any) -> None:

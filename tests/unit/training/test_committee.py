@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rareal.errors import TrainingError
 from rareal.export.modelfile import Committee, write
@@ -63,6 +65,48 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
+
+
+class Additions(TorchDispatchMode):
+    """Notes operations that several threads would do in the order in which they come: `x[i] += y`, and d/dx of x[i]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unordered = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        accumulates = any(a is True for a in (*args, *(kwargs or {}).values()))
+        if "index_put" in str(function) and accumulates and not torch.are_deterministic_algorithms_enabled():
+            self.unordered += 1
+        return function(*args, **(kwargs or {}))
+
+
+class Indexing(PairCommittee):
+    """A model whose gradients are added by index, as many people's models do."""
+
+    def __init__(self, elements: Any, seeds: Any) -> None:
+        super().__init__(elements, seeds)
+        self.offset = torch.nn.Parameter(torch.zeros(len(seeds)))
+
+    def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        energies, forces = super().forward(batch)
+        member = torch.arange(self.members).repeat_interleave(energies.shape[1])
+        return energies + self.offset[member].view_as(energies), forces
+
+
+def test_nothing_is_added_in_an_order_that_depends_on_threads(tmp_path: Path) -> None:
+    """Neither in a training, of a model that indexes either, nor in ANI's features outside one."""
+    table = torch.zeros(3, requires_grad=True)
+    with Additions() as seen:
+        table[torch.tensor([0, 1, 1])].sum().backward()
+    assert seen.unordered, "the test no longer sees what it looks for"
+    with Additions() as seen:
+        trainer().build(("O", "H"), [1, 2]).features([shaken(1)[0].frame])
+        config = Config.model_validate({"members": 2, "epochs": 1, "batch_size": 8, "threads": 2})
+        indexing = CommitteeTrainer(config, ("O", "H"), Indexing, lambda *_, **__: None, "float32")
+        indexing.train(shaken(20), masks(20), None, tmp_path, [1, 2, 3], "hash")
+    assert not seen.unordered
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_member_never_learns_from_its_validation_frames(tmp_path: Path) -> None:
