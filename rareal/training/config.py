@@ -123,6 +123,7 @@ def _of_kind(*kinds: type[Section]) -> BeforeValidator:
 
 LossConfig = RareEvents | SchNet | Batch | Huber
 OutlierConfig = Soften | TrustAll
+Criterion = Literal["root_loss", "loss", "energy"]
 ScheduleConfig = Cosine | OneCycle | Plateau | Constant
 
 
@@ -162,7 +163,11 @@ class Config(Section):
     patience: int = Field(
         0, ge=0, description="Validations without improvement of any member after which training stops; 0 never."
     )
-    best: Literal["loss", "energy"] = Field("loss", description="What the best epoch minimises on the validation set.")
+    best: Criterion = Field(
+        "root_loss",
+        description="What the best epoch minimises on the validation set: root_loss (mean of the frames' root losses, "
+        "which no single frame decides), loss (mean loss), or energy (mean square of the energy, as in the paper).",
+    )
     recovery: Recovery = Field(Recovery.model_validate({}), description="What is done when training diverges.")
     warm_start: bool = Field(True, description="Start from the previous round's weights; false trains from scratch.")
     checkpoint_every: Seconds = Field(60.0, ge=0, description="Time between checkpoints to go on from, s.")

@@ -121,7 +121,7 @@ class State:
         self.best_epoch = self.epoch if improved else self.best_epoch
         self.stale = 0 if improved else self.stale + 1
         mean = {name: float(np.mean([getattr(e, name) for e in errors])) for name in Errors._fields}
-        self.schedule.judge(mean["loss"])
+        self.schedule.judge(mean["criterion"])
         # once per stagnation: the count goes on until a member is better again
         if self.config.reset_optimizer and self.stale == self.config.reset_optimizer:
             self.optimizer.state.clear()

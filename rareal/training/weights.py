@@ -71,8 +71,8 @@ class Best:
 
     def update(self, errors: Sequence[Errors]) -> bool:
         """Keep the weights of the members that were never better; whether there is one."""
-        self.errors = self.errors or [Errors(math.inf, math.inf, math.inf)] * len(errors)
-        better = [m for m, e in enumerate(errors) if e.loss < self.errors[m].loss]
+        self.errors = self.errors or [Errors(*[math.inf] * len(Errors._fields))] * len(errors)
+        better = [m for m, e in enumerate(errors) if e.criterion < self.errors[m].criterion]
         for m in better:
             self.errors[m] = errors[m]
             self.weights[m] = self._clone(m)

@@ -161,6 +161,24 @@ def test_the_best_epoch_is_kept() -> None:
     assert np.mean([e.loss for e in outcome.members]) <= best * (1 + 1e-6)
 
 
+def test_one_frame_does_not_choose_the_epoch() -> None:
+    """Of a broken bond, whose label no member can learn: the epoch is chosen by the other frames."""
+    data, mask = shaken(60), masks(60, 3)
+    mask[:, 7] = False
+    broken = data[7]
+    data[7] = LabeledFrame(broken.frame, Label(broken.label.energy, 40.0 * broken.label.forces, "springs"))
+    chosen = {}
+    for best in ("root_loss", "loss"):
+        model = trainer(members=3).build(("O", "H"), [1, 2, 3])
+        groups = groups_of(model, data, mask, {8: -100.0, 1: -20.0})
+        config = Config(members=3, epochs=40, batch_size=8, validate_every=1, best=best)
+        outcome = fit(model, groups, config, np.random.default_rng(0))
+        chosen[best] = [e.energy_mae for e in outcome.members]
+        last = [outcome.history[-1][f"energy_mae_eV_{m}"] for m in range(3)]
+    assert max(np.array(chosen["root_loss"]) / last) < 1.3
+    assert max(np.array(chosen["loss"]) / last) > 2, "the test no longer sees what it looks for"
+
+
 def test_members_of_separate_modules_keep_their_own_best_epoch() -> None:
     """Not batched over members: the best weights of each come back by `member_parameters` alone."""
     data, mask = shaken(24), masks(24)
