@@ -18,6 +18,7 @@ from rareal.errors import TrainingError
 from rareal.files import write_csv, write_json, write_npz
 from rareal.protocols import Model, Progress, Repulsion
 from rareal.records import Array, LabeledFrame, Trained
+from rareal.training import blind
 from rareal.training.checkpoint import Checkpoint
 from rareal.training.config import Config
 from rareal.training.fit import Fit, fit
@@ -123,7 +124,11 @@ class CommitteeTrainer:
                 int(np.argmin(force_mae)),
                 tuple(energy_mae),
                 tuple(force_mae),
-                (*describe(data, weights), *outcome.notes),
+                (
+                    *describe(data, weights),
+                    *outcome.notes,
+                    *blind.describe(*blind.learnt_errors(model, groups)),
+                ),
             )
             model.to(torch.device("cpu"))
             torch.save(
