@@ -12,10 +12,7 @@ from torch import Tensor
 
 from rareal.protocols import Targets
 from rareal.testing.modelbase import SEEDS, Build, ModelBase
-from rareal.testing.systems import (
-    cluster,
-    shaken,
-)
+from rareal.testing.systems import cluster, shaken
 from rareal.training.trainer import reproducible, threads
 
 

@@ -43,6 +43,6 @@ def describe(errors: Array, deviations: Array) -> list[str]:
     return [
         f"on {blind.sum()} of {len(errors)} frames that it has learnt from the committee is still off by more than "
         f"1 kcal/mol, and its members agree (worst: {abs(errors[worst]) / KCAL_MOL:.1f} kcal/mol, deviation "
-        f"{deviations[worst] / KCAL_MOL:.2g}): the model cannot tell them from others, which neither more labels nor a "
-        "choice by deviation will change; give it longer cutoffs (ANI: for angles, too), or more epochs"
+        f"{deviations[worst] / KCAL_MOL:.2g}): maybe the model cannot tell them from others, which neither "
+        "more labels nor a choice by deviation would change; try longer cutoffs (ANI: for angles, too), or more epochs"
     ]

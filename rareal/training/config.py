@@ -166,7 +166,7 @@ class Config(Section):
     best: Criterion = Field(
         "root_loss",
         description="What the best epoch minimises on the validation set: root_loss (mean of the frames' root losses, "
-        "which no single frame decides), loss (mean loss), or energy (mean square of the energy, as in the paper).",
+        "where one frame weighs less), loss (mean loss), or energy (mean square of the energy, as in the paper).",
     )
     recovery: Recovery = Field(Recovery.model_validate({}), description="What is done when training diverges.")
     warm_start: bool = Field(True, description="Start from the previous round's weights; false trains from scratch.")

@@ -124,11 +124,7 @@ class CommitteeTrainer:
                 int(np.argmin(force_mae)),
                 tuple(energy_mae),
                 tuple(force_mae),
-                (
-                    *describe(data, weights),
-                    *outcome.notes,
-                    *blind.describe(*blind.learnt_errors(model, groups)),
-                ),
+                (*describe(data, weights), *outcome.notes, *blind.describe(*blind.learnt_errors(model, groups))),
             )
             model.to(torch.device("cpu"))
             torch.save(

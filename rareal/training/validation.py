@@ -33,8 +33,7 @@ def validate(model: Model, groups: Sequence[Group], loss: Loss, best: Criterion 
     """Errors of every member on the frames it did not learn from.
 
     A member holds out a few dozen frames. The loss is a square, and one frame of a bond that breaks may outweigh all
-    others in it; an early epoch that happened to hit that frame would be kept, with errors several times those of the
-    end. The mean of roots has no such frame.
+    others in it; an early epoch that happened to hit that frame would be kept. In the mean of roots it counts for less.
     """
     sums = torch.zeros(5, model.members, dtype=torch.float64, device=groups[0].train.device)
     for batch in (batch for group in groups for batch in group.batches(CHUNK)):
